@@ -1,0 +1,1 @@
+"""The services behind the edge: one folder each, and `runtime`, which all of them run on."""
