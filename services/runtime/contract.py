@@ -94,7 +94,7 @@ def _method(package: str, service: str, proto: descriptor_pb2.MethodDescriptorPr
     deadline = policy.deadline.seconds + policy.deadline.nanos / 1e9
     return Method(
         rpc=rpc,
-        server=package.split(".")[0],
+        server=package.split(".", maxsplit=1)[0],
         request_type=proto.input_type.removeprefix("."),
         response_type=proto.output_type.removeprefix("."),
         client_streaming=proto.client_streaming,

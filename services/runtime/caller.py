@@ -1,0 +1,44 @@
+"""Who asks. Set by the identity interceptor for the length of a call, passed on with every outgoing one."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from services.runtime.errors import NotTheOwner
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The user on whose behalf a call is made, and the service that makes it."""
+
+    user_id: str = ""
+    """Empty where nobody is logged in."""
+    roles: frozenset[str] = field(default_factory=frozenset)
+    session_id: str = ""
+    peer: str = ""
+    """The calling service, by the name in its certificate: `edge` for calls from outside."""
+
+    def has(self, *roles: str) -> bool:
+        """Tells whether the user has one of these roles."""
+        return not self.roles.isdisjoint(roles)
+
+    def resolve(self, user_id: str) -> str:
+        """Returns the user that a request names, `me` being the caller."""
+        return self.user_id if user_id == "me" else user_id
+
+    def require_owner(self, owner_id: str, resource: str, *roles: str) -> None:
+        """Lets the owner pass, and callers with one of these roles. Raises NotTheOwner."""
+        if owner_id != self.user_id and not self.has(*roles):
+            raise NotTheOwner(resource=resource)
+
+
+_current: ContextVar[Caller] = ContextVar("caller")
+
+
+def current() -> Caller:
+    """Returns the caller of the RPC being served."""
+    return _current.get()
+
+
+def set_current(caller: Caller) -> None:
+    """Makes this the caller for the rest of the current task."""
+    _current.set(caller)

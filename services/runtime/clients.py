@@ -1,0 +1,89 @@
+"""Channels to other services. Each call carries the caller, the trace, and the deadline less a margin."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import grpc
+
+from services.runtime import caller, deadline, trace
+from services.runtime.contract import UNARY_DEADLINE, Method
+from services.runtime.errors import DeadlineExceeded
+from services.runtime.tls import Identity
+
+MARGIN_SECONDS = 0.1
+"""What is kept of the deadline to answer with after a downstream call ran out of time."""
+
+_RETRY = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "0.5s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+class NoTimeLeft(DeadlineExceeded):
+    """The deadline leaves no time for another call."""
+
+    message = "There is no time left to finish this."
+
+
+def connect(server: str, address: str, identity: Identity, methods: Mapping[str, Method]) -> grpc.aio.Channel:
+    """Opens a channel to a service (lazily: nothing is connected yet). Calls that are safe to retry are."""
+    channel = grpc.aio.secure_channel(
+        address,
+        identity.channel(),
+        options=(
+            ("grpc.ssl_target_name_override", server),
+            ("grpc.service_config", json.dumps(_service_config(server, methods))),
+        ),
+    )
+    return cast(grpc.aio.Channel, _Outgoing(channel))
+
+
+def _service_config(server: str, methods: Mapping[str, Method]) -> dict[str, Any]:
+    safe = [method.rpc for method in methods.values() if method.server == server and method.safe_to_retry]
+    names = [dict(zip(("service", "method"), rpc[1:].split("/"), strict=True)) for rpc in safe]
+    return {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": names, "retryPolicy": _RETRY}],
+    }
+
+
+class _Outgoing:
+    """The part of a channel that stubs use. Cheaper than client interceptors, which cost a task per call."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self.close = channel.close
+
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        call = self._channel.unary_unary(*args, **kwargs)
+        return lambda request: call(request, timeout=_timeout(), metadata=_metadata())
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        call = self._channel.unary_stream(*args, **kwargs)
+        return lambda request: call(request, timeout=_timeout(), metadata=_metadata())
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        call = self._channel.stream_unary(*args, **kwargs)
+        return lambda requests: call(requests, timeout=_timeout(), metadata=_metadata())
+
+
+def _timeout() -> float:
+    remaining = deadline.remaining()
+    if remaining is None:
+        return UNARY_DEADLINE
+    if remaining <= MARGIN_SECONDS:
+        raise NoTimeLeft
+    return remaining - MARGIN_SECONDS
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    who = caller.current()
+    return (
+        ("x-user-id", who.user_id),
+        ("x-user-roles", ",".join(sorted(who.roles))),
+        ("traceparent", trace.traceparent()),
+    )

@@ -1,0 +1,41 @@
+"""Environment to settings. Read once, in a __main__, and passed on from there."""
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+
+class ServerSettings(BaseSettings):
+    """What every server needs to know."""
+
+    listen_address: str
+    """host:port of gRPC over mutual TLS."""
+    health_address: str
+    """host:port of grpc.health.v1 in plaintext, and of nothing else."""
+    tls_cert: Path
+    tls_key: Path
+    tls_ca: Path
+    contract: Path
+    """The descriptor set made by scripts/generate."""
+
+
+class StoreSettings(BaseSettings):
+    """What every server with a database needs to know."""
+
+    database_url: str
+    nats_url: str
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def load(settings: type[Settings]) -> Settings:
+    """Reads settings from the environment. Ends the process naming all that are missing or wrong at once."""
+    try:
+        return settings()
+    except ValidationError as error:
+        problems = [f"{one['loc'][0]!s}".upper() + f": {one['msg']}" for one in error.errors()]
+        sys.exit("\n  ".join(["The environment does not say all that is needed:", *problems]))

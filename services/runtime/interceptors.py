@@ -1,0 +1,265 @@
+"""What happens to every call before and after its handler, as one list, outermost first.
+
+Each layer is an async context manager around the call, unary or streaming alike. See docs/life-of-a-request.md.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+import protovalidate
+import structlog
+from google.protobuf import empty_pb2
+from google.protobuf.message import DecodeError, Message
+from grpc_interceptor.server import AsyncServerInterceptor
+
+from services.runtime import caller, deadline, status, trace
+from services.runtime.caller import Caller
+from services.runtime.contract import EDGE, Method
+from services.runtime.errors import (
+    DeadlineExceeded,
+    Error,
+    FieldViolation,
+    InvalidRequest,
+    PermissionDenied,
+    Unauthenticated,
+)
+
+_log = structlog.get_logger()
+
+
+class CallerNotAllowed(PermissionDenied):
+    """The peer's certificate is not one of the RPC's callers."""
+
+    message = "{peer} may not call {rpc}."
+
+
+class RpcNotGranted(PermissionDenied):
+    """The edge was granted another RPC than the one it calls, or none."""
+
+    message = "{rpc} was not granted to this request."
+
+
+class NotLoggedIn(Unauthenticated):
+    """The RPC needs a user, and the edge named none."""
+
+    message = "This needs an access token."
+
+
+class DeadlinePassed(DeadlineExceeded):
+    """The call took longer than it may."""
+
+    message = "It took too long: more than {seconds} s."
+
+
+class Call:
+    """One RPC on its way through the layers."""
+
+    __slots__ = ("answer", "context", "headers", "metadata", "method", "request")
+
+    def __init__(self, method: Method, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.method = method
+        self.request = request
+        """A message; of a client-streaming RPC, an iterator over messages."""
+        self.context = context
+        self.metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        self.answer: Message | None = None
+        """A layer that sets it answers in place of the handler (unary RPCs)."""
+        self.headers: list[tuple[str, str]] = []
+        """What the response's headers say beside it."""
+
+
+Layer = Callable[[Call], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def errors(call: Call) -> AsyncIterator[None]:
+    """Turns whatever is raised into a status in the one shape. An unexpected error says nothing of itself."""
+    try:
+        yield
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception as error:  # the last resort of every call
+        await status.abort(call.context, error)
+
+
+@asynccontextmanager
+async def log(call: Call) -> AsyncIterator[None]:
+    """Continues the trace and writes one line for each call."""
+    trace_id = trace.begin(call.metadata.get("traceparent"))
+    structlog.contextvars.bind_contextvars(trace_id=trace_id, request_id=call.metadata.get("x-request-id", ""))
+    started = time.perf_counter()
+    outcome, unexpected = "OK", None
+    try:
+        yield
+    except asyncio.CancelledError:
+        outcome = "CANCELLED"
+        raise
+    except Error as error:
+        outcome = error.reason
+        raise
+    except Exception as error:
+        outcome, unexpected = type(error).__name__, error
+        raise
+    finally:
+        _log.info(
+            "rpc",
+            rpc=call.method.rpc,
+            outcome=outcome,
+            ms=round((time.perf_counter() - started) * 1000, 2),
+            user=call.metadata.get("x-user-id", ""),
+            exc_info=unexpected,
+        )
+
+
+@asynccontextmanager
+async def identity(call: Call) -> AsyncIterator[None]:
+    """Lets only the RPC's callers in, the edge only for the RPC that authz granted, and sets the caller."""
+    method, metadata = call.method, call.metadata
+    peer = peer_name(call.context)
+    if peer not in method.callers:
+        raise CallerNotAllowed(peer=peer or "A stranger", rpc=method.rpc)
+    user_id = metadata.get("x-user-id", "")
+    if peer == EDGE:
+        if metadata.get("x-user-rpc") != method.rpc:
+            raise RpcNotGranted(rpc=method.rpc)
+        if method.access == "token" and not user_id:
+            raise NotLoggedIn
+    roles = frozenset(metadata.get("x-user-roles", "").split(","))
+    caller.set_current(Caller(user_id, roles, metadata.get("x-user-session", ""), peer))
+    yield
+
+
+@asynccontextmanager
+async def within_deadline(call: Call) -> AsyncIterator[None]:
+    """Ends a call at the contract's deadline; gRPC itself ends it at the client's, when that is sooner."""
+    longest = call.method.deadline
+    remaining = call.context.time_remaining()
+    if remaining is not None and remaining < longest:
+        deadline.begin(remaining)
+        yield
+        return
+    deadline.begin(longest)
+    try:
+        async with asyncio.timeout(longest):
+            yield
+    except TimeoutError as error:
+        raise DeadlinePassed(seconds=longest) from error
+
+
+@asynccontextmanager
+async def validation(call: Call) -> AsyncIterator[None]:
+    """Refuses what breaks the rules that the contract gives for its fields (buf.validate)."""
+    if call.method.client_streaming:
+        call.request = _validated(call.request)
+    else:
+        _validate(call.request)
+    yield
+
+
+async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        _validate(message)
+        yield message
+
+
+def _validate(message: Any) -> None:
+    if isinstance(message, Undecodable):
+        raise InvalidRequest(FieldViolation("", "it holds text that is not UTF-8, or is no message at all"))
+    violations = protovalidate.collect_violations(message)
+    if violations:
+        raise InvalidRequest(
+            *(FieldViolation(_json_path(one.proto), one.proto.message, one.proto.rule_id) for one in violations)
+        )
+
+
+def _json_path(violation: Any) -> str:
+    """The field as a REST client writes it: amount.currencyCode."""
+    elements = violation.field.elements if violation.field else ()
+    return ".".join(_json_name(element.field_name) for element in elements)
+
+
+def _json_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+class Undecodable:
+    """Stands in for a request that could not be decoded, so that the refusal passes through the layers."""
+
+
+def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except (DecodeError, UnicodeDecodeError):
+            return Undecodable()
+
+    return decoded
+
+
+def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Returns the name in the SPIFFE id of the peer's certificate (spiffe://drawbridge/<name>); empty without one."""
+    ids = list(context.auth_context().get("peer_spiffe_id", ()))
+    return ids[0].decode().removeprefix("spiffe://drawbridge/") if ids else ""
+
+
+class Interceptors(AsyncServerInterceptor):
+    """Runs each call through the layers, then sends what the contract says about its success."""
+
+    def __init__(self, methods: Mapping[str, Method], layers: Sequence[Layer]) -> None:
+        self._methods = methods
+        self._layers = layers
+        self._handlers: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps a handler once, not once a call."""
+        if details.method not in self._handlers:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+
+            async def lenient(_: grpc.HandlerCallDetails) -> Any:
+                return handler._replace(request_deserializer=_lenient(handler.request_deserializer))
+
+            self._handlers[details.method] = await super().intercept_service(lenient, details)  # type: ignore[no-untyped-call]
+        return self._handlers[details.method]
+
+    def intercept(
+        self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any], method_name: str
+    ) -> Any:
+        """Starts the call: a coroutine of a unary RPC, an async generator of a streaming one."""
+        call = Call(self._methods[method_name], request, context)
+        return self._stream(method, call) if call.method.server_streaming else self._unary(method, call)
+
+    async def _unary(self, handler: Callable[..., Awaitable[Message]], call: Call) -> Message:
+        async with AsyncExitStack() as stack:
+            for layer in self._layers:
+                await stack.enter_async_context(layer(call))
+            if call.answer is None:
+                call.answer = await handler(call.request, call.context)
+        answer = call.answer
+        if answer is None:
+            raise AssertionError("a layer ended the call without an answer")
+        if call.method.location:
+            call.headers += (("x-http-code", "201"), ("location", call.method.location_of(answer)))
+        elif isinstance(answer, empty_pb2.Empty):
+            call.headers.append(("x-http-code", "204"))
+        if call.headers:
+            await call.context.send_initial_metadata(tuple(call.headers))
+        return answer
+
+    async def _stream(self, handler: Callable[..., AsyncGenerator[Message]], call: Call) -> AsyncIterator[Message]:
+        async with AsyncExitStack() as stack:
+            for layer in self._layers:
+                await stack.enter_async_context(layer(call))
+            messages = await stack.enter_async_context(aclosing(handler(call.request, call.context)))
+            async for message in messages:
+                yield message

@@ -1,0 +1,44 @@
+"""Brings a service's database to its newest schema: services/<service>/migrations, run by Alembic.
+
+Usage: python -m services.runtime.migrate <service>, with DATABASE_URL in the environment.
+"""
+
+import sys
+from pathlib import Path
+
+import sqlalchemy
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+
+_SERVICES = Path(__file__).parent.parent
+_LOCK = 0x6D696772  # any number that all replicas share: "migr"
+
+
+def upgrade(service: str, database_url: str) -> None:
+    """Applies what is missing, in one transaction. Safe to run again, and by several replicas at once."""
+    script = ScriptDirectory(str(_SERVICES / "runtime"), version_locations=[str(_SERVICES / service / "migrations")])
+    url = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with (
+        engine.begin() as connection,
+        EnvironmentContext(
+            Config(),
+            script,
+            fn=lambda revision, _: script._upgrade_revs("head", revision),  # as alembic.command.upgrade does
+        ) as environment,
+    ):
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
+
+
+if __name__ == "__main__":
+    from pydantic_settings import BaseSettings
+
+    from services.runtime.config import load
+
+    class _Settings(BaseSettings):
+        database_url: str
+
+    upgrade(sys.argv[1], load(_Settings).database_url)

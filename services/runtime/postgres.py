@@ -1,0 +1,85 @@
+"""A service's own database: a pool, transactions, and what becomes of a lost connection."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from services.runtime.errors import Unavailable
+
+Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+POOL_SIZE = 10
+STATEMENT_SECONDS = 10.0
+ACQUIRE_SECONDS = 3.0
+
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # it is shutting down or starting up
+    asyncpg.InsufficientResourcesError,
+)
+
+
+class DatabaseUnavailable(Unavailable):
+    """Postgres cannot be reached, or was lost before it answered: what was asked may or may not have happened."""
+
+    message = "The service cannot reach its database right now."
+
+
+class Database:
+    """The pool. Connections carry no session state, so none is reset between uses."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lends a connection; each statement is a transaction. Raises DatabaseUnavailable."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                yield connection
+        except _LOST as error:
+            raise DatabaseUnavailable from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lends a connection in a transaction that is committed at the end. Raises DatabaseUnavailable."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Returns the rows of one statement."""
+        async with self.connection() as connection:
+            return await connection.fetch(query, *args)
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Returns the first row of one statement."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> None:
+        """Executes one statement."""
+        async with self.connection() as connection:
+            await connection.execute(query, *args)
+
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable when Postgres does not answer."""
+        await self.fetchrow("SELECT 1")
+
+
+async def _keep(_: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Saves the round trip that asyncpg spends on resetting a connection."""
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Opens the pool, without connecting yet, so that a service starts while Postgres is away."""
+    pool = asyncpg.create_pool(
+        url, min_size=0, max_size=POOL_SIZE, command_timeout=STATEMENT_SECONDS, timeout=ACQUIRE_SECONDS, reset=_keep
+    )
+    async with pool:
+        yield Database(pool)

@@ -1,0 +1,123 @@
+"""Runs a gRPC server until it is told to stop: interceptors, health on a port of its own, graceful drain."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.runtime import contract, interceptors, log
+from services.runtime.config import ServerSettings
+from services.runtime.contract import Method
+from services.runtime.interceptors import Interceptors, Layer
+from services.runtime.tls import Identity
+
+DRAIN_SECONDS = 5.0
+READINESS_SECONDS = 1.0
+LIVENESS = "liveness"
+"""The health service that says whether to kill the process. "" says whether to send it requests."""
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a stale process must not silently share the port
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy pings quiet streams
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+_log = structlog.get_logger()
+
+Register = Callable[[grpc.aio.Server], None]
+Check = Callable[[], Awaitable[None]]
+
+
+def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
+    """What every call passes through, outermost first."""
+    every = [
+        interceptors.errors,
+        interceptors.log,
+        interceptors.identity,
+        interceptors.within_deadline,
+        interceptors.validation,
+    ]
+    return [*every, idempotency] if idempotency else every
+
+
+def build(
+    methods: Mapping[str, Method], register: Sequence[Register], idempotency: Layer | None = None
+) -> grpc.aio.Server:
+    """Returns a server with these servicers behind the interceptors, not yet listening."""
+    server = grpc.aio.server(interceptors=[Interceptors(methods, layers(idempotency))], options=OPTIONS)
+    for servicer in register:
+        servicer(server)
+    return server
+
+
+async def serve(
+    name: str,
+    settings: ServerSettings,
+    register: Sequence[Register],
+    *,
+    background: Sequence[Coroutine[Any, Any, None]] = (),
+    ready: Sequence[Check] = (),
+    idempotency: Layer | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises."""
+    server = build(contract.load(settings.contract), register, idempotency)
+    await run(name, server, settings, background=background, ready=ready)
+
+
+async def run(
+    name: str,
+    server: grpc.aio.Server,
+    settings: ServerSettings,
+    *,
+    background: Sequence[Coroutine[Any, Any, None]] = (),
+    ready: Sequence[Check] = (),
+) -> None:
+    """Runs a server that is built: see `serve`."""
+    log.configure(name)
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+
+    server.add_secure_port(settings.listen_address, Identity.of(settings).server())
+    health_server, servicer = grpc.aio.server(options=OPTIONS), health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, health_server)
+    health_server.add_insecure_port(settings.health_address)
+    await servicer.set(LIVENESS, _SERVING)
+    await servicer.set("", _NOT_SERVING)
+    await server.start()
+    await health_server.start()
+    _log.info("listening", address=settings.listen_address, health=settings.health_address)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one) for one in (*background, _follow_readiness(servicer, ready))]
+        await stop.wait()
+        _log.info("draining", seconds=DRAIN_SECONDS)
+        for task in running:
+            task.cancel()
+        await servicer.set("", _NOT_SERVING)
+        await server.stop(DRAIN_SECONDS)
+    await health_server.stop(None)
+
+
+async def _follow_readiness(servicer: health.aio.HealthServicer, ready: Sequence[Check]) -> None:
+    before = None
+    while True:
+        try:
+            async with asyncio.timeout(READINESS_SECONDS):
+                await asyncio.gather(*(check() for check in ready))
+            now, why = _SERVING, ""
+        except Exception as error:  # whatever it is, requests would meet it too
+            now, why = _NOT_SERVING, f"{type(error).__name__}: {error}"
+        if now != before:
+            await servicer.set("", now)
+            _log.info("readiness", serving=now == _SERVING, why=why)
+            before = now
+        await asyncio.sleep(READINESS_SECONDS if now == _SERVING else READINESS_SECONDS / 10)

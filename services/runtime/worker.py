@@ -1,0 +1,39 @@
+"""Work that goes on beside the requests: in a loop, through failures, woken when there is something to do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+LONGEST_BACKOFF_SECONDS = 5.0
+
+_log = structlog.get_logger()
+
+
+async def repeat(step: Callable[[], Awaitable[bool]], wake: asyncio.Event, every: float) -> None:
+    """Runs `step` while it returns True (there may be more), then waits for `wake` or `every` seconds.
+
+    A failing step is logged and tried again with backoff: stores come back.
+    """
+    name = getattr(step, "__qualname__", repr(step))
+    failures = 0
+    while True:
+        wake.clear()
+        try:
+            more = await step()
+            failures = 0
+        except Exception as error:  # a worker outlives every failure
+            failures += 1
+            _log.warning("worker failed", worker=name, failures=failures, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(min(0.1 * 2**failures, LONGEST_BACKOFF_SECONDS))
+            continue
+        if not more:
+            await _woken(wake, every)
+
+
+async def _woken(wake: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        pass
