@@ -1,0 +1,119 @@
+"""Development certificates: a CA for the mesh, with one certificate per process, and another for the public one.
+
+The CAs' private keys are thrown away: when a certificate is missing or near its end, all are made anew.
+"""
+
+import ipaddress
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PEERS = ("edge", "authz", "user", "payment", "compliance", "document", "notification", "nats")
+LIFETIME = timedelta(days=365)
+RENEW_BEFORE = timedelta(days=30)
+_LOOPBACK = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+
+
+def issue(folder: Path) -> None:
+    """Writes ca.pem and <peer>.pem and .key, edge-ca.pem and public.pem and .key, unless they are there and good."""
+    if _good(folder):
+        return
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    mesh = _Authority("Drawbridge development mesh CA")
+    mesh.save(new / "ca.pem")
+    for peer in PEERS:
+        names = [x509.UniformResourceIdentifier(f"spiffe://drawbridge/{peer}"), x509.DNSName(peer)]
+        mesh.sign(new / peer, peer, [*names, x509.DNSName("localhost"), *_LOOPBACK])
+    public = _Authority("Drawbridge development public CA")
+    public.save(new / "edge-ca.pem")
+    public.sign(new / "public", "localhost", [x509.DNSName("localhost"), *_LOOPBACK])
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def _good(folder: Path) -> bool:
+    paths = [folder / f"{name}.pem" for name in ("ca", *PEERS, "edge-ca", "public")]
+    end = datetime.now(UTC) + RENEW_BEFORE
+    return all(
+        path.exists() and x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > end for path in paths
+    )
+
+
+class _Authority:
+    """A certificate authority that lives as long as this object."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = _name(name)
+        self._certificate = (
+            _builder(self._subject, self._subject, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(authority=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def sign(self, stem: Path, name: str, names: Sequence[x509.GeneralName]) -> None:
+        """Writes <stem>.key, readable by its owner only, and <stem>.pem."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        certificate = (
+            _builder(_name(name), self._subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        key_path = stem.with_name(stem.name + ".key")
+        key_path.touch(mode=0o600)
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        stem.with_name(stem.name + ".pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))  # clocks differ
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

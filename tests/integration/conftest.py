@@ -1,0 +1,80 @@
+"""Real stores, the same as in the native stack: one Postgres and one NATS per test run."""
+
+import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Unpack
+
+import pytest
+
+from scripts.stack import certificates as issuer
+from scripts.stack import nats, ports, postgres
+from scripts.stack.folder import RunFolder, run_folder
+from services.runtime import migrate
+
+FreshDatabase = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[RunFolder]:
+    """The run folder of the stores. Not tmp_path: Postgres, which is not run as root, has to reach it."""
+    made = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
+    yield made
+    shutil.rmtree(made.path)
+
+
+@pytest.fixture(scope="session")
+def certificates(folder: RunFolder) -> Path:
+    """The folder with the mesh's CA (ca.pem) and a certificate and key per process (user.pem, user.key)."""
+    issuer.issue(folder.certificates)
+    return folder.certificates
+
+
+@pytest.fixture(scope="session")
+def fresh_database(folder: RunFolder) -> Iterator[FreshDatabase]:
+    """Returns the URL of a new database with the schema of a service."""
+    numbers = itertools.count(1)
+    migrated: set[str] = set()
+
+    def make(service: str) -> str:
+        if service not in migrated:
+            postgres.create_databases(folder, [service])
+            migrate.upgrade(service, postgres.url(folder, service, service))
+            migrated.add(service)
+        return postgres.create_database(folder, f"{service}_{next(numbers)}", owner=service, template=service)
+
+    postgres.prepare(folder)
+    with _running(postgres.command(folder), folder, lambda: postgres.ready(folder), **postgres.account()):
+        yield make
+
+
+@pytest.fixture(scope="session")
+def nats_url(folder: RunFolder, certificates: Path) -> Iterator[str]:
+    """The URL of a NATS server with JetStream, for clients with a certificate of the mesh."""
+    [port] = ports.free(1)
+    nats.prepare(folder, port)
+    with _running(nats.command(folder), folder, lambda: nats.ready(port)):
+        yield nats.url(port)
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], folder: RunFolder, ready: Callable[[], bool], **account: Unpack[postgres.Account]
+) -> Iterator[None]:
+    log = folder.logs / Path(command[0]).name
+    with log.open("wb") as output, subprocess.Popen(command, **account, stdout=output, stderr=output) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not ready():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"{command[0]} did not start:\n{log.read_text()}")
+                time.sleep(0.02)
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
