@@ -1,0 +1,105 @@
+"""Compiles the contract into Envoy routes, in the order in which they are tried.
+
+Each RPC that is admitted from outside has one route per HTTP binding and one for gRPC. A transcoded request passes
+both: the first says who must be asked, the second, matched again by RPC, how long it may take.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from services.runtime.contract import Binding, Method
+
+Route = dict[str, Any]
+
+# No percent-encoding: to the transcoder a%2Fb is the id a/b, %00 a null byte and %ff an error 500.
+_SEGMENT = "[A-Za-z0-9._~-]+"
+_VARIABLE = re.compile(r"\{\w+\}")
+_TYPE = "type.googleapis.com/"
+_IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+_IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
+_NOBODY_IS_ASKED = {
+    f"envoy.filters.http.{name}": {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
+    for name in ("ext_authz", "grpc_json_transcoder")
+}
+
+
+class TemplateError(Exception):
+    """An HTTP path of the contract is written in a way that has no strict pattern."""
+
+
+def compile_routes(methods: Collection[Method]) -> list[Route]:
+    """Returns the routes of all RPCs that are admitted from outside. Raises TemplateError."""
+    outside = [method for method in methods if method.access != "none"]
+    bindings = [(method, binding) for method in outside for binding in method.bindings]
+    bindings.sort(key=lambda pair: "{" in pair[1].template)  # /documents/upload before /documents/{document_id}
+    return [
+        *(_rest_route(method, binding) for method, binding in bindings),
+        *_wrong_method_routes([binding for _, binding in bindings]),
+        *(_grpc_route(method) for method in outside),
+    ]
+
+
+def path_pattern(template: str) -> str:
+    """Returns the regular expression of the paths that a template means, and of nothing else. Raises TemplateError."""
+    if re.search(r"[{}*]", _VARIABLE.sub("", template)):
+        raise TemplateError(f"{template}: only plain variables can be routed, each one path segment")
+    literals = (re.escape(literal).replace(r"\-", "-") for literal in _VARIABLE.split(template))
+    return _SEGMENT.join(literals)
+
+
+def _rest_route(method: Method, binding: Binding) -> Route:
+    return {
+        "name": method.rpc,
+        "match": {
+            **_path(binding.template),
+            "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}, _IS_REST],
+        },
+        "route": {"cluster": method.server},
+        "typed_per_filter_config": _ask_authz(method),
+    }
+
+
+def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
+    for template in dict.fromkeys(binding.template for binding in bindings):
+        example = _VARIABLE.sub("x", template)
+        verbs = {one.verb for one in bindings if re.fullmatch(path_pattern(one.template), example)}
+        yield {
+            "name": "method_not_allowed",
+            "match": {**_path(template), "headers": [_IS_REST]},
+            "direct_response": {"status": 405},
+            "response_headers_to_add": [{"header": {"key": "allow", "value": ", ".join(sorted(verbs))}}],
+            "typed_per_filter_config": _NOBODY_IS_ASKED,
+        }
+
+
+def _grpc_route(method: Method) -> Route:
+    deadline = f"{method.deadline:g}s"
+    action: Route = {
+        "cluster": method.server,
+        "timeout": "0s",  # a route's timeout also ends a stream; the next line bounds both and tells the backend
+        "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
+    }
+    if method.server_streaming and method.response_type != "google.api.HttpBody":
+        action["idle_timeout"] = deadline  # messages of a type leave no room for heartbeats
+    return {
+        "name": method.rpc,
+        "match": {"path": method.rpc, "headers": [_IS_GRPC]},
+        "route": action,
+        "typed_per_filter_config": _ask_authz(method),
+    }
+
+
+def _path(template: str) -> Route:
+    if "{" not in template:
+        return {"path": template}
+    return {"safe_regex": {"regex": path_pattern(template)}}
+
+
+def _ask_authz(method: Method) -> Route:
+    return {
+        "envoy.filters.http.ext_authz": {
+            "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"context_extensions": {"rpc": method.rpc}},
+        }
+    }
