@@ -37,7 +37,7 @@ class Internal(Error):
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     """Ends the call with the error's status. Metadata tells the edge what a gRPC status cannot say."""
-    error = _told(error)
+    error = told(error)
     proto = to_proto(error)
     trailing: list[tuple[str, str | bytes]] = [(DETAILS, proto.SerializeToString())]
     if error.http_status:
@@ -71,8 +71,8 @@ def to_proto(error: Error) -> status_pb2.Status:
     return proto
 
 
-def _told(error: Exception) -> Error:
-    """What the caller is told about an exception."""
+def told(error: Exception) -> Error:
+    """Returns what the caller is told about an exception."""
     if isinstance(error, Error):
         return error
     if isinstance(error, grpc.aio.AioRpcError):

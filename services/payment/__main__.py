@@ -1,0 +1,59 @@
+"""Starts the payment service."""
+
+from datetime import timedelta
+from functools import partial
+
+import uvloop
+from payment.v1 import payment_pb2_grpc
+
+from services.payment.authorization import Authorization
+from services.payment.clients import Compliance, Documents, Users
+from services.payment.service import AccountService, PaymentService
+from services.payment.settlement import Settlement
+from services.payment.store import Ledger, Payments
+from services.payment.watch import Watch
+from services.runtime import clients, config, contract, idempotency
+from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.events import Outbox, open_bus
+from services.runtime.postgres import open_database
+from services.runtime.server import serve
+from services.runtime.tls import Identity
+
+
+class Settings(ServerSettings, StoreSettings):
+    """What the payment service needs to know."""
+
+    user_address: str
+    compliance_address: str
+    document_address: str
+    settlement_delay_seconds: float = 1.0
+
+
+async def main(settings: Settings) -> None:
+    """Composes the service and serves."""
+    identity = Identity.of(settings)
+    connect = partial(clients.connect, identity=identity, methods=contract.load(settings.contract))
+    async with open_database(settings.database_url) as database, open_bus(settings.nats_url, identity) as bus:
+        outbox = Outbox("payment", database, bus)
+        ledger, payments = Ledger(database), Payments(database, outbox)
+        watch = Watch(payments, bus)
+        authorization = Authorization(
+            Users(connect("user", settings.user_address)),
+            Compliance(connect("compliance", settings.compliance_address)),
+            Documents(connect("document", settings.document_address)),
+            ledger,
+            payments,
+            timedelta(seconds=settings.settlement_delay_seconds),
+        )
+        payment_service = PaymentService(authorization, payments, watch)
+        register = [
+            partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
+            partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
+        ]
+        background = [outbox.relay(), watch.run(), Settlement(payments).run()]
+        layer = idempotency.interceptor(database)
+        await serve("payment", settings, register, background=background, ready=[database.ping], idempotency=layer)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(config.load(Settings)))
