@@ -1,0 +1,43 @@
+# `make` lists the commands. What they do is in scripts/; each first makes what it needs (scripts/setup).
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status logs test check generate breaking lock clean setup
+python := .venv/bin/python
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: setup ## show a payment from sign-up to settlement, through the edge (starts what is needed)
+	@$(python) -m scripts.demo
+
+up: setup ## start the whole system on this machine: EDGE_PORT=8080 EDGE_TLS_PORT=8443 (0: any free port)
+	@$(python) -m scripts.stack up
+
+down: setup ## end it; the data stays
+	@$(python) -m scripts.stack down
+
+status: setup ## tell what runs
+	@$(python) -m scripts.stack status
+
+logs: setup ## print the logs, and follow them on a terminal
+	@$(python) -m scripts.stack logs
+
+test: setup ## run all tests that need no Docker, beside a running system
+	@scripts/test
+
+check: setup ## lint, format, types, imports, contract, edge configuration, locks
+	@scripts/check
+
+generate: ## derive gen/ from the contract anew
+	@scripts/setup --generate
+
+breaking: setup ## tell what breaks clients of another version: REF=main
+	@scripts/breaking "$(or $(REF),main)"
+
+lock: setup ## pin and hash what pyproject.toml asks for
+	@scripts/lock
+
+clean: setup ## end the system and remove its data
+	@$(python) -m scripts.stack clean
+
+setup:
+	@scripts/setup

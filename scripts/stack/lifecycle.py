@@ -1,0 +1,184 @@
+"""Brings a stack up and down."""
+
+import fcntl
+import json
+import secrets
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from render import RenderError, render
+
+from scripts.stack import certificates, nats, ports, postgres, supervision
+from scripts.stack.folder import CONTRACT, RunFolder, StackError
+from scripts.stack.processes import INTERNAL_PORTS, SERVICES, Process, Settings, edge, services, stores
+from services.runtime import migrate
+
+START_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_LOG_LINES = 25
+
+Say = Callable[[str], None]
+_print_now = partial(print, flush=True)
+
+
+def up(folder: RunFolder, edge_port: int, edge_tls_port: int, say: Say = _print_now) -> Settings:
+    """Starts what does not run yet and waits until all is ready. Leaves nothing running when it fails.
+
+    A port of 0 is any free one. Raises StackError.
+    """
+    with _alone(folder):
+        if supervision.running(folder):
+            settings = load(folder)
+        else:
+            supervision.stop(folder)  # what a killed supervisor left behind
+            settings = _prepare(folder, edge_port, edge_tls_port)
+        groups = {"stores": stores(settings), "edge": edge(settings), "services": services(settings)}
+        try:
+            if not supervision.running(folder):
+                supervision.start(folder, groups)
+            _start(folder, groups, say)
+        except BaseException:
+            supervision.stop(folder)
+            raise
+        return settings
+
+
+def down(folder: RunFolder) -> None:
+    """Ends all processes of the stack. Its data stays."""
+    with _alone(folder):
+        supervision.stop(folder)
+
+
+def clean(folder: RunFolder) -> None:
+    """Ends all processes of the stack and removes its run folder with the data."""
+    down(folder)
+    shutil.rmtree(folder.path)
+    shutil.rmtree(folder.sockets, ignore_errors=True)
+
+
+def load(folder: RunFolder) -> Settings:
+    """Returns the settings of the stack that is, or was last, up. Raises StackError when it never was."""
+    try:
+        chosen = json.loads((folder.path / "ports.json").read_text())
+    except FileNotFoundError:
+        raise StackError("It was never up here. Start it: make up") from None
+    return Settings(folder, chosen, _secrets(folder))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Returns how to reach the stack from outside."""
+    return {
+        "EDGE_URL": f"http://127.0.0.1:{settings.ports['edge']}",
+        "EDGE_TLS_URL": f"https://127.0.0.1:{settings.ports['edge_tls']}",
+        "EDGE_CA": str(settings.folder.certificates / "edge-ca.pem"),
+        "ADMIN_EMAIL": settings.secrets["ADMIN_EMAIL"],
+        "ADMIN_PASSWORD": settings.secrets["ADMIN_PASSWORD"],
+    }
+
+
+def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
+    settings = Settings(folder, _choose_ports(edge_port, edge_tls_port), _secrets(folder))
+    certificates.issue(folder.certificates)
+    (folder.data / "documents").mkdir(exist_ok=True)
+    nats.prepare(folder, settings.ports["nats"])
+    values = {
+        **{f"{name.upper()}_PORT": str(port) for name, port in settings.ports.items()},
+        "CERTS": str(folder.certificates),
+        "CONTRACT": str(CONTRACT),
+    }
+    with ThreadPoolExecutor() as pool:  # both take about a second, most of it in another process
+        database = pool.submit(postgres.prepare, folder)
+        try:
+            render("native", values, folder.path / "envoy")
+        except RenderError as error:
+            raise StackError(f"The edge's configuration cannot be made: {error}") from error
+        database.result()
+    (folder.path / "ports.json").write_text(json.dumps(settings.ports, indent=2))
+    _write_private(folder.env, "".join(f"{key}={shlex.quote(text)}\n" for key, text in environment(settings).items()))
+    return settings
+
+
+def _choose_ports(edge_port: int, edge_tls_port: int) -> dict[str, int]:
+    wanted = {"edge": ("EDGE_PORT", edge_port), "edge_tls": ("EDGE_TLS_PORT", edge_tls_port)}
+    for variable, port in wanted.values():
+        if port and not ports.is_free(port):
+            raise StackError(
+                f"Port {port} is in use. End what listens there, or choose another port by {variable}; "
+                f"0 is any free one: {variable}=0 make up"
+            )
+    names = [*(name for name, (_, port) in wanted.items() if not port), *INTERNAL_PORTS]
+    fixed = {name: port for name, (_, port) in wanted.items() if port}
+    return {**fixed, **dict(zip(names, ports.free(len(names), but=list(fixed.values())), strict=True))}
+
+
+def _secrets(folder: RunFolder) -> dict[str, str]:
+    """Returns the secrets of this run folder. They live as long as its data, which they protect."""
+    path = folder.data / "secrets.json"
+    if not path.exists():
+        made = {
+            "ADMIN_EMAIL": "admin@drawbridge.example",
+            "ADMIN_PASSWORD": secrets.token_urlsafe(18),
+            "SIGNING_KEY_SECRET": secrets.token_urlsafe(32),
+        }
+        _write_private(path, json.dumps(made))
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _start(folder: RunFolder, groups: Mapping[str, Sequence[Process]], say: Say) -> None:
+    waiting = _Waiting(folder, say)
+    for group in ("stores", "edge"):
+        supervision.start_group(folder, group)
+    waiting.until_ready(groups["stores"])
+    postgres.create_databases(folder, SERVICES)
+    for service in SERVICES:
+        migrate.upgrade(service, postgres.url(folder, service, service))
+    supervision.start_group(folder, "services")
+    waiting.until_ready([*groups["services"], *groups["edge"]])
+
+
+class _Waiting:
+    """Waits for processes and says which is ready when."""
+
+    def __init__(self, folder: RunFolder, say: Say) -> None:
+        self._folder = folder
+        self._say = say
+        self._since = time.time()
+        self._began = time.monotonic()
+
+    def until_ready(self, processes: Sequence[Process]) -> None:
+        """Raises StackError when one ends, or is not ready in time."""
+        waiting = list(processes)
+        while waiting:
+            for process in [process for process in waiting if process.ready()]:
+                waiting.remove(process)
+                self._say(f"  {process.name:<14}ready after {time.monotonic() - self._began:4.1f} s")
+            if waiting and (ended := supervision.broken(self._folder, self._since)):
+                raise StackError(self._told(ended, "ended instead of serving"))
+            if waiting and time.monotonic() - self._began > START_SECONDS:
+                raise StackError(self._told([process.name for process in waiting], "is not ready"))
+            time.sleep(_POLL_SECONDS if waiting else 0)
+
+    def _told(self, names: Sequence[str], what: str) -> str:
+        path = self._folder.logs / f"{names[0]}.log"
+        lines = path.read_text(errors="replace").splitlines()[-_LOG_LINES:] if path.exists() else []
+        return "\n".join([f"{names[0]} {what}. The end of {path}:", *(f"    {line}" for line in lines)])
+
+
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Keeps a second command off the same run folder."""
+    with (folder.path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

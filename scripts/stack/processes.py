@@ -1,0 +1,110 @@
+"""Every process of the stack: how it is started, with which environment, and how one sees that it is ready."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.stack import nats, postgres, probes
+from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder, program
+
+SERVICES = ("user", "payment", "compliance", "document", "notification")
+SERVERS = ("authz", *SERVICES)
+INTERNAL_PORTS = ("admin", "keys", "nats", *SERVERS, *(f"{server}_health" for server in SERVERS))
+TOKENS = {"TOKEN_ISSUER": "https://drawbridge.localhost", "TOKEN_AUDIENCE": "drawbridge"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What tells one stack from another."""
+
+    folder: RunFolder
+    ports: Mapping[str, int]
+    """`edge`, `edge_tls` and INTERNAL_PORTS."""
+    secrets: Mapping[str, str]
+    """ADMIN_EMAIL, ADMIN_PASSWORD and SIGNING_KEY_SECRET."""
+
+    def address(self, server: str) -> str:
+        """Returns where a server listens."""
+        return f"127.0.0.1:{self.ports[server]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, as supervisor runs it."""
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path = REPOSITORY
+    stop_signal: str = "TERM"
+    user: str | None = None
+
+
+def stores(settings: Settings) -> list[Process]:
+    """Returns what has to run before the services."""
+    folder, port = settings.folder, settings.ports["nats"]
+    return [
+        Process(
+            "postgres",
+            postgres.command(folder),
+            lambda: postgres.ready(folder),
+            stop_signal="INT",  # TERM would wait for the clients
+            user=postgres.USER,
+        ),
+        Process("nats", nats.command(folder), lambda: nats.ready(port)),
+    ]
+
+
+def edge(settings: Settings) -> list[Process]:
+    """Returns what can start beside the stores: Envoy and authz."""
+    ports, folder = settings.ports, settings.folder
+    envoy = [program("envoy"), "-c", "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "2", "-l", "warning"]
+    return [
+        Process("envoy", envoy, lambda: probes.answers(ports["edge"]), directory=folder.path / "envoy"),
+        _server(
+            settings,
+            "authz",
+            {**TOKENS, "JWKS_URL": f"https://localhost:{ports['keys']}/.well-known/jwks.json"},
+            module="authz",
+        ),
+    ]
+
+
+def services(settings: Settings) -> list[Process]:
+    """Returns the services."""
+    own = {
+        "user": {**TOKENS, **settings.secrets},
+        "payment": {
+            "USER_ADDRESS": settings.address("user"),
+            "COMPLIANCE_ADDRESS": settings.address("compliance"),
+            "DOCUMENT_ADDRESS": settings.address("document"),
+        },
+        "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions.csv")},
+        "document": {"OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri()},
+        "notification": {},
+    }
+    return [_server(settings, name, {**_stores(settings, name), **own[name]}) for name in SERVICES]
+
+
+def _stores(settings: Settings, service: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": postgres.url(settings.folder, service, service),
+        "NATS_URL": nats.url(settings.ports["nats"]),
+    }
+
+
+def _server(settings: Settings, name: str, own: Mapping[str, str], module: str = "") -> Process:
+    certificates, health = settings.folder.certificates, settings.address(f"{name}_health")
+    environment = {
+        "LISTEN_ADDRESS": settings.address(name),
+        "HEALTH_ADDRESS": health,
+        "TLS_CERT": str(certificates / f"{name}.pem"),
+        "TLS_KEY": str(certificates / f"{name}.key"),
+        "TLS_CA": str(certificates / "ca.pem"),
+        "CONTRACT": str(CONTRACT),
+        **own,
+    }
+    command = [sys.executable, "-m", module or f"services.{name}"]
+    return Process(name, command, lambda: probes.serving(health), environment)
