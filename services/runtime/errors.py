@@ -47,7 +47,7 @@ class Error(Exception):
 
     def __init_subclass__(cls) -> None:
         if "reason" not in cls.__dict__:
-            cls.reason = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).upper()
+            cls.reason = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).upper()
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 
 from services.runtime.errors import Unavailable
 
-Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"  # generic in its stubs only
 
 POOL_SIZE = 10
 STATEMENT_SECONDS = 10.0
@@ -33,7 +33,7 @@ class DatabaseUnavailable(Unavailable):
 class Database:
     """The pool. Connections carry no session state, so none is reset between uses."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
 
     @asynccontextmanager
@@ -71,7 +71,7 @@ class Database:
         await self.fetchrow("SELECT 1")
 
 
-async def _keep(_: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _keep(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Saves the round trip that asyncpg spends on resetting a connection."""
 
 

@@ -1,0 +1,419 @@
+"""The payment service behind its interceptors, with real Postgres and NATS and hand-written neighbours."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from google.type.money_pb2 import Money as MoneyProto
+from payment.v1 import payment_pb2, payment_pb2_grpc
+
+from services.payment.authorization import Authorization
+from services.payment.clients import Compliance, Documents, Users
+from services.payment.domain import Money, Party, State, Verdict
+from services.payment.service import AccountService, PaymentService
+from services.payment.settlement import Settlement
+from services.payment.store import Ledger, Payments
+from services.payment.watch import Watch
+from services.runtime import idempotency
+from services.runtime.events import Outbox, open_bus
+from services.runtime.ids import new_id
+from services.runtime.postgres import Database, open_database
+from tests.integration.conftest import FreshDatabase
+from tests.integration.serving import As, detail, identity, reason, serving, trailers
+
+
+class FakeUsers(Users):
+    """Everybody exists and is active, but those told otherwise."""
+
+    def __init__(self) -> None:
+        self.unknown: set[str] = set()
+        self.suspended: set[str] = set()
+
+    async def parties(self, *user_ids: str) -> dict[str, Party]:
+        known = [user_id for user_id in user_ids if user_id not in self.unknown]
+        return {user_id: Party(user_id, "Ada Byron", "DE", user_id not in self.suspended) for user_id in known}
+
+
+class FakeCompliance(Compliance):
+    """Everybody passed KYC, but those told otherwise; screening says what it is told to."""
+
+    def __init__(self) -> None:
+        self.pending: set[str] = set()
+        self.verdict = Verdict(State.AUTHORIZED, "", 5)
+
+    async def kyc_passed(self, user_id: str) -> bool:
+        return user_id not in self.pending
+
+    async def screen(self, payment_id: str, payer: Party, payee: Party, amount: Money) -> Verdict:
+        return self.verdict
+
+
+class FakeDocuments(Documents):
+    """Everybody has an identity document, but those told otherwise."""
+
+    def __init__(self) -> None:
+        self.without: set[str] = set()
+
+    async def has_identity(self, user_id: str) -> bool:
+        return user_id not in self.without
+
+
+@dataclass
+class House:
+    """The service, and what the tests reach around it for."""
+
+    edge: As
+    database: Database
+    payments: Payments
+    users: FakeUsers = field(default_factory=FakeUsers)
+    compliance: FakeCompliance = field(default_factory=FakeCompliance)
+    documents: FakeDocuments = field(default_factory=FakeDocuments)
+
+    def pays(self, user_id: str, **metadata: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
+        return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "customer", **metadata))
+
+    def accounts(self, user_id: str, *roles: str, **metadata: str) -> "payment_pb2_grpc.AccountServiceAsyncStub":
+        return payment_pb2_grpc.AccountServiceStub(self.edge.user(user_id, *roles, **metadata))
+
+    async def account(self, user_id: str) -> payment_pb2.Account:
+        response = await self.accounts(user_id).ListAccounts(payment_pb2.ListAccountsRequest())
+        return next(account for account in response.accounts if account.currency_code == "EUR")
+
+    async def user_with(self, units: int) -> str:
+        user_id = new_id("usr")
+        if units:
+            await self.deposit((await self.account(user_id)).id, units)
+        return user_id
+
+    async def deposit(self, account_id: str, units: int, key: str | None = None) -> payment_pb2.Account:
+        treasury = self.accounts("usr_treasurer", "treasurer", idempotency_key=key or new_id("key"))
+        return await treasury.CreateDeposit(
+            payment_pb2.CreateDepositRequest(account_id=account_id, amount=euros(units))
+        )
+
+    async def pay(self, payer: str, payee: str, units: int, key: str | None = None) -> payment_pb2.Payment:
+        stub = self.pays(payer, idempotency_key=key or new_id("key"))
+        return await stub.CreatePayment(payment_pb2.CreatePaymentRequest(payee_id=payee, amount=euros(units)))
+
+    async def settled(self, payer: str, payment_id: str) -> payment_pb2.PaymentEvent:
+        """Watches a payment to its end."""
+        watching = self.pays(payer).WatchPayment(payment_pb2.WatchPaymentRequest(payment_id=payment_id))
+        events = [event async for event in watching]
+        return events[-1]
+
+
+def euros(units: int, nanos: int = 0) -> MoneyProto:
+    return MoneyProto(currency_code="EUR", units=units, nanos=nanos)
+
+
+@pytest.fixture(scope="module")
+async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path) -> AsyncIterator[House]:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(fresh_database("payment")))
+        bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "payment")))
+        outbox = Outbox("payment", database, bus)
+        payments, ledger = Payments(database, outbox), Ledger(database)
+        watch = Watch(payments, bus)
+        made = House(edge=None, database=database, payments=payments)  # type: ignore[arg-type]  # set below
+        authorization = Authorization(
+            made.users, made.compliance, made.documents, ledger, payments, timedelta(milliseconds=50)
+        )
+        payment_service = PaymentService(authorization, payments, watch)
+        register = [
+            partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
+            partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
+        ]
+        layer = idempotency.interceptor(database)
+        port = await stack.enter_async_context(serving(register, certificates, "payment", layer))
+        made.edge = As(port, certificates, "payment")
+        stack.push_async_callback(made.edge.close)
+        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run(), Settlement(payments).run())]
+        yield made
+        for task in background:
+            task.cancel()
+
+
+@pytest.fixture(autouse=True)
+def kind_neighbours(house: House) -> None:
+    house.users.__init__()  # type: ignore[misc]  # as new for every test
+    house.compliance.__init__()  # type: ignore[misc]
+    house.documents.__init__()  # type: ignore[misc]
+
+
+async def refusal(call: object) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]
+    return caught.value
+
+
+async def test_a_payment_is_authorized_with_its_money_reserved_and_then_settled(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    payment = await house.pay(payer, payee, 40)
+    assert payment.state == payment_pb2.Payment.AUTHORIZED
+    last = await house.settled(payer, payment.id)
+    assert (last.state, last.sequence) == (payment_pb2.Payment.SETTLED, 2)
+    assert (await house.account(payer)).balance == euros(60)
+    assert (await house.account(payer)).reserved.units == 0
+    assert (await house.account(payee)).available == euros(40)
+
+
+async def test_a_payment_beyond_the_balance_is_declined_and_moves_nothing(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 11)
+    assert (payment.state, payment.state_reason) == (payment_pb2.Payment.DECLINED, "INSUFFICIENT_FUNDS")
+    assert (await house.account(payer)).available == euros(10)
+
+
+async def test_money_reserved_for_one_payment_cannot_be_spent_by_another(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.compliance.verdict = Verdict(State.IN_REVIEW, "RISK_REVIEW", 70)
+    held = await house.pay(payer, payee, 80)
+    assert held.state == payment_pb2.Payment.IN_REVIEW
+    assert (await house.account(payer)).reserved == euros(80)
+    assert (await house.pay(payer, payee, 30)).state == payment_pb2.Payment.DECLINED
+
+
+async def test_a_payment_that_screening_declines_reserves_nothing(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.compliance.verdict = Verdict(State.DECLINED, "SANCTIONS_HIT", 100)
+    payment = await house.pay(payer, payee, 10)
+    assert (payment.state, payment.state_reason) == (payment_pb2.Payment.DECLINED, "SANCTIONS_HIT")
+    assert (await house.account(payer)).reserved.units == 0
+
+
+async def test_a_payment_without_kyc_is_refused_and_leaves_nothing_behind(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.compliance.pending.add(payer)
+    house.documents.without.add(payer)
+    error = await refusal(house.pay(payer, payee, 10))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "KYC_REQUIRED")
+    violations = detail(error, error_details_pb2.PreconditionFailure()).violations
+    assert [one.type for one in violations] == ["KYC_REQUIRED", "IDENTITY_DOCUMENT_REQUIRED"]
+    assert not (await house.pays(payer).ListPayments(payment_pb2.ListPaymentsRequest())).payments
+    assert (await house.account(payer)).reserved.units == 0
+
+
+async def test_what_the_caller_can_mend_is_named(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.documents.without.add(payer)
+    assert reason(await refusal(house.pay(payer, payee, 1))) == "IDENTITY_DOCUMENT_REQUIRED"
+    house.documents.without.clear()
+    house.users.suspended.add(payee)
+    assert reason(await refusal(house.pay(payer, payee, 1))) == "PAYEE_NOT_ACTIVE"
+    house.users.unknown.add(payee)
+    error = await refusal(house.pay(payer, payee, 1))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.NOT_FOUND, "PAYEE_NOT_FOUND")
+    assert reason(await refusal(house.pay(payer, payer, 1))) == "PAYMENT_TO_SELF"
+
+
+async def test_a_currency_in_which_a_party_has_no_account_is_a_mismatch(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    amount = MoneyProto(currency_code="USD", units=1)
+    request = payment_pb2.CreatePaymentRequest(payee_id=payee, amount=amount)
+    error = await refusal(house.pays(payer, idempotency_key="usd").CreatePayment(request))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "CURRENCY_MISMATCH")
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        (euros(0), "INVALID_AMOUNT"),
+        (euros(-1), "INVALID_AMOUNT"),
+        (euros(0, -1), "INVALID_AMOUNT"),
+        (euros(1, 5_000_000), "INVALID_AMOUNT"),
+        (euros(10**12 + 1), "INVALID_AMOUNT"),
+        (MoneyProto(currency_code="JPY", units=1, nanos=500_000_000), "INVALID_AMOUNT"),
+        (MoneyProto(currency_code="XXX", units=1), "UNKNOWN_CURRENCY"),
+        (MoneyProto(currency_code="eur", units=1), "UNKNOWN_CURRENCY"),
+        (None, "INVALID_REQUEST"),
+    ],
+)
+async def test_an_amount_that_cannot_be_paid_is_refused(house: House, amount: MoneyProto | None, expected: str) -> None:
+    request = payment_pb2.CreatePaymentRequest(payee_id="usr_1", amount=amount)
+    error = await refusal(house.pays("usr_0", idempotency_key="k").CreatePayment(request))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
+
+
+async def test_the_same_key_and_request_are_one_payment_and_one_answer(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    stub = house.pays(payer, idempotency_key='"once"')
+    request = payment_pb2.CreatePaymentRequest(payee_id=payee, amount=euros(10))
+    first = stub.CreatePayment(request)
+    answer = await first
+    await house.settled(payer, answer.id)
+    again = house.pays(payer, idempotency_key="once").CreatePayment(request)
+    assert await again == answer
+    said = dict(await again.initial_metadata())
+    assert (said["idempotent-replayed"], said["x-http-code"]) == ("true", "201")
+    assert said["location"] == dict(await first.initial_metadata())["location"] == f"/api/v1/payments/{answer.id}"
+    other = payment_pb2.CreatePaymentRequest(payee_id=payee, amount=euros(11))
+    error = await refusal(stub.CreatePayment(other))
+    assert (reason(error), trailers(error)["x-http-code"]) == ("IDEMPOTENCY_KEY_REUSED", "422")
+
+
+async def test_fifty_requests_with_one_key_at_once_are_one_payment(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    answers = await asyncio.gather(*(house.pay(payer, payee, 10, key="race") for _ in range(50)))
+    assert len({answer.id for answer in answers}) == 1
+    await house.settled(payer, answers[0].id)
+    assert (await house.account(payer)).balance == euros(90)
+
+
+async def test_a_key_is_scoped_to_its_caller(house: House) -> None:
+    one, other, payee = await house.user_with(10), await house.user_with(10), await house.user_with(0)
+    assert (await house.pay(one, payee, 1, key="shared")).id != (await house.pay(other, payee, 1, key="shared")).id
+
+
+async def test_a_payment_needs_a_key_and_a_valid_one(house: House) -> None:
+    request = payment_pb2.CreatePaymentRequest(payee_id="usr_1", amount=euros(1))
+    assert reason(await refusal(house.pays("usr_0").CreatePayment(request))) == "IDEMPOTENCY_KEY_REQUIRED"
+    too_long = house.pays("usr_0", idempotency_key="k" * 256)
+    assert reason(await refusal(too_long.CreatePayment(request))) == "INVALID_IDEMPOTENCY_KEY"
+
+
+async def test_a_deposit_is_made_once_per_key(house: House) -> None:
+    account = await house.account(new_id("usr"))
+    await house.deposit(account.id, 25, key="pay-day")
+    assert (await house.deposit(account.id, 25, key="pay-day")).balance == euros(25)
+    assert (await house.account(account.owner_id)).balance == euros(25)
+
+
+async def test_a_failed_payment_does_not_use_up_its_key(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.compliance.pending.add(payer)
+    assert reason(await refusal(house.pay(payer, payee, 10, key="later"))) == "KYC_REQUIRED"
+    house.compliance.pending.clear()
+    assert (await house.pay(payer, payee, 10, key="later")).state == payment_pb2.Payment.AUTHORIZED
+
+
+async def test_only_the_parties_and_officers_see_a_payment(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 1)
+    request = payment_pb2.GetPaymentRequest(payment_id=payment.id)
+    assert (await house.pays(payee).GetPayment(request)).id == payment.id
+    officer = payment_pb2_grpc.PaymentServiceStub(house.edge.user("usr_officer", "officer"))
+    assert (await officer.GetPayment(request)).id == payment.id
+    error = await refusal(house.pays("usr_stranger").GetPayment(request))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_A_PARTY")
+    unknown = payment_pb2.GetPaymentRequest(payment_id="pay_unknown")
+    assert reason(await refusal(house.pays(payer).GetPayment(unknown))) == "PAYMENT_NOT_FOUND"
+
+
+async def test_payments_are_listed_newest_first_and_stay_in_place_while_more_are_made(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    made = [(await house.pay(payer, payee, 1)).id for _ in range(5)]
+    stub = house.pays(payee)
+    first = await stub.ListPayments(payment_pb2.ListPaymentsRequest(page_size=3))
+    await house.pay(payer, payee, 1)
+    request = payment_pb2.ListPaymentsRequest(page_size=3, page_token=first.next_page_token)
+    second = await stub.ListPayments(request)
+    assert [one.id for one in (*first.payments, *second.payments)] == made[::-1]
+    assert second.next_page_token == ""
+    error = await refusal(house.pays("usr_stranger").ListPayments(request))
+    assert reason(error) == "INVALID_PAGE_TOKEN"
+    assert reason(await refusal(stub.ListPayments(payment_pb2.ListPaymentsRequest(page_size=-1)))) == "INVALID_REQUEST"
+
+
+async def test_a_statement_shows_what_moved(house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    payment = await house.pay(payer, payee, 40)
+    await house.settled(payer, payment.id)
+    account = await house.account(payer)
+    request = payment_pb2.ListEntriesRequest(account_id=account.id)
+    entries = (await house.accounts(payer).ListEntries(request)).entries
+    assert [(one.kind, one.amount.units, one.payment_id) for one in entries] == [
+        (payment_pb2.Entry.PAYMENT, -40, payment.id),
+        (payment_pb2.Entry.DEPOSIT, 100, ""),
+    ]
+    assert reason(await refusal(house.accounts(payee).ListEntries(request))) == "NOT_THE_OWNER"
+    assert (await house.accounts("usr_t", "treasurer").ListEntries(request)).entries == entries
+
+
+async def test_another_account_is_opened_once_per_currency(house: House) -> None:
+    owner = new_id("usr")
+    request = payment_pb2.CreateAccountRequest(currency_code="USD")
+    opened = await house.accounts(owner, "customer").CreateAccount(request)
+    listed = (await house.accounts(owner).ListAccounts(payment_pb2.ListAccountsRequest())).accounts
+    assert [one.currency_code for one in listed] == ["USD", "EUR"]
+    error = await refusal(house.accounts(owner, "customer").CreateAccount(request))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.ALREADY_EXISTS, "ACCOUNT_ALREADY_EXISTS")
+    dollars = MoneyProto(currency_code="JPY", units=1)
+    deposit = payment_pb2.CreateDepositRequest(account_id=opened.id, amount=dollars)
+    treasury = house.accounts("usr_t", "treasurer", idempotency_key="jpy")
+    assert reason(await refusal(treasury.CreateDeposit(deposit))) == "CURRENCY_MISMATCH"
+
+
+async def test_the_status_stream_tells_every_change_and_ends(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 1)
+    request = payment_pb2.StreamPaymentStatusRequest(payment_id=payment.id)
+    text = b"".join([part.data async for part in house.pays(payer).StreamPaymentStatus(request)]).decode()
+    assert text.startswith("retry: 1500\n: hello\n\n")
+    assert [line for line in text.split("\n") if line.startswith(("id:", "event:"))] == [
+        "id: 1",
+        "event: payment",
+        "id: 2",
+        "event: payment",
+        "event: end",
+    ]
+    assert '"state": "SETTLED"' in text
+
+
+async def test_the_status_stream_resumes_after_the_last_event_and_says_when_there_is_no_more(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 1)
+    await house.settled(payer, payment.id)
+    request = payment_pb2.StreamPaymentStatusRequest(payment_id=payment.id)
+    resumed = house.pays(payer, last_event_id="1").StreamPaymentStatus(request)
+    text = b"".join([part.data async for part in resumed]).decode()
+    assert "id: 1\n" not in text
+    assert "id: 2\n" in text
+    finished = house.pays(payer, last_event_id="2").StreamPaymentStatus(request)
+    assert [part async for part in finished] == []
+    assert dict(await finished.initial_metadata())["x-http-code"] == "204"
+    wrong = house.pays(payer, last_event_id="two").StreamPaymentStatus(request)
+    assert reason(await refusal(wrong.read())) == "INVALID_LAST_EVENT_ID"
+
+
+async def test_the_database_refuses_what_breaks_the_ledger(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    mine, theirs = (await house.account(payer)).id, (await house.account(payee)).id
+    add = """INSERT INTO entries (id, transaction_id, account_id, currency_code, amount, kind, create_time)
+        VALUES ($1, $2, $3, 'EUR', $4, 'PAYMENT', now())"""
+    with pytest.raises(asyncpg.RaiseError, match="sum to zero"):
+        await house.database.execute(add, new_id("ent"), "txn_1", mine, 5)
+    with pytest.raises(asyncpg.RaiseError, match="never changed"):
+        await house.database.execute("DELETE FROM entries")
+    with pytest.raises(asyncpg.CheckViolationError, match="nothing_is_overdrawn"):
+        async with house.database.transaction() as connection:
+            await connection.execute(add, new_id("ent"), "txn_2", theirs, 1100)
+            await connection.execute(add, new_id("ent"), "txn_2", mine, -1100)
+    assert (await house.account(payer)).balance == euros(10)
+
+
+async def test_a_payment_interrupted_in_settlement_is_settled_by_whoever_comes_next(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 1)
+    await asyncio.gather(house.payments.claim_due(100), house.settled(payer, payment.id))
+    assert (await house.account(payee)).balance == euros(1)
+
+
+async def test_the_ledger_sums_to_zero_under_contention(house: House) -> None:
+    users = [await house.user_with(100) for _ in range(4)]
+    pairs = [(users[i], users[(i + step) % 4]) for i in range(4) for step in (1, 2, 3)] * 4
+    payments = await asyncio.gather(*(house.pay(payer, payee, 30) for payer, payee in pairs))
+    for payment in payments:
+        await house.settled(payment.payer_id, payment.id)
+    rows = await house.database.fetch(
+        "SELECT currency_code, sum(balance) FROM accounts GROUP BY 1 HAVING sum(balance) <> 0"
+    )
+    assert rows == []
+    assert sum([(await house.account(user)).balance.units for user in users]) == 400
