@@ -1,6 +1,6 @@
 """Servicers as in production: behind every interceptor, over mutual TLS; and the edge that calls them."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -10,12 +10,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 
 from services.runtime import contract, server
+from services.runtime.contract import Method
 from services.runtime.interceptors import Layer
 from services.runtime.server import Register
 from services.runtime.status import DETAILS
 from services.runtime.tls import Identity
 
-CONTRACT = Path(__file__).parents[2] / "gen/contract.binpb"
+METHODS = contract.load(Path(__file__).parents[2] / "gen/contract.binpb")
 
 
 def identity(certificates: Path, name: str) -> Identity:
@@ -25,10 +26,14 @@ def identity(certificates: Path, name: str) -> Identity:
 
 @asynccontextmanager
 async def serving(
-    register: Sequence[Register], certificates: Path, name: str, idempotency: Layer | None = None
+    register: Sequence[Register],
+    certificates: Path,
+    name: str,
+    idempotency: Layer | None = None,
+    methods: Mapping[str, Method] = METHODS,
 ) -> AsyncIterator[int]:
     """Serves on a free port, which it yields, with the certificate of the named process."""
-    built = server.build(contract.load(CONTRACT), register, idempotency)
+    built = server.build(methods, register, idempotency)
     port = built.add_secure_port("127.0.0.1:0", identity(certificates, name).server())
     await built.start()
     try:
