@@ -4,75 +4,30 @@ EDGE_PORT (8080) and EDGE_TLS_PORT (8443) say where the edge listens, 0 being an
 folder of everything the stack writes.
 """
 
-import os
 import sys
-import time
 
-from scripts.stack import lifecycle, supervision
-from scripts.stack.folder import REPOSITORY, RunFolder, StackError, run_folder
+from scripts.stack import commands
+from scripts.stack.folder import StackError
+
+COMMANDS = {
+    "up": commands.up,
+    "down": commands.down,
+    "status": commands.status,
+    "logs": commands.logs,
+    "clean": commands.clean,
+}
 
 
 def main() -> None:
     """Runs the command that the arguments name."""
-    commands = {"up": up, "down": down, "status": status, "logs": logs, "clean": clean}
-    if len(sys.argv) != 2 or sys.argv[1] not in commands:
+    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
         sys.exit(__doc__)
-    folder = run_folder(REPOSITORY / os.environ.get("RUN_DIR", ".run"))
     try:
-        commands[sys.argv[1]](folder)
+        COMMANDS[sys.argv[1]](commands.chosen_folder())
     except StackError as error:
         sys.exit(f"{sys.argv[1]}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def up(folder: RunFolder) -> None:
-    """Starts the stack and prints how to reach it."""
-    began = time.monotonic()
-    print(f"up: Postgres, NATS, Envoy, authz and the services, in {folder.path}", flush=True)
-    settings = lifecycle.up(folder, _port("EDGE_PORT", "8080"), _port("EDGE_TLS_PORT", "8443"))
-    reach = lifecycle.environment(settings)
-    print(f"up: all ready after {time.monotonic() - began:.1f} s")
-    print(f"\n  {reach['EDGE_URL']}   {reach['EDGE_TLS_URL']}\n\n  For a shell: . {folder.env}")
-
-
-def down(folder: RunFolder) -> None:
-    """Ends the stack."""
-    lifecycle.down(folder)
-    print(f"down: nothing runs; the data stays in {folder.data}")
-
-
-def status(folder: RunFolder) -> None:
-    """Prints a line per process. Ends with 1 when not all run."""
-    if not supervision.running(folder):
-        sys.exit("status: It is down. Start it: make up")
-    processes = supervision.status(folder)
-    for process in processes:
-        print(f"  {process['name']:<14}{process['statename'].lower():<10}{process['description']}")
-    if any(process["statename"] != "RUNNING" for process in processes):
-        sys.exit(1)
-
-
-def logs(folder: RunFolder) -> None:
-    """Prints the end of every log; on a terminal it follows them."""
-    files = sorted(str(path) for path in folder.logs.glob("*.log"))
-    if not files:
-        raise StackError("There are no logs yet. Start it: make up")
-    follow = ["-F"] if sys.stdout.isatty() else []
-    os.execvp("tail", ["tail", "-n", "20", *follow, *files])
-
-
-def clean(folder: RunFolder) -> None:
-    """Ends the stack and removes all it wrote."""
-    lifecycle.clean(folder)
-    print(f"clean: {folder.path} is gone, with the data")
-
-
-def _port(variable: str, default: str) -> int:
-    value = os.environ.get(variable, default)
-    if not value.isdecimal() or int(value) > 65535:
-        raise StackError(f"{variable} must be a port, 0 to 65535, not {value!r}")
-    return int(value)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,22 @@ def status(folder: RunFolder) -> list[dict[str, Any]]:
     return found
 
 
+def pid(folder: RunFolder, name: str) -> int:
+    """Returns the process id of a process, 0 when it does not run."""
+    found: int = next(process["pid"] for process in status(folder) if process["name"] == name)
+    return found
+
+
+def stop_process(folder: RunFolder, name: str) -> None:
+    """Ends one process, which stays down."""
+    _supervisor(folder).stopProcess(_qualified(folder, name))
+
+
+def start_process(folder: RunFolder, name: str) -> None:
+    """Starts one process that was ended."""
+    _supervisor(folder).startProcess(_qualified(folder, name), False)
+
+
 def broken(folder: RunFolder, since: float) -> list[str]:
     """Returns the names of the processes that ended by themselves since then (Unix time)."""
     return [
@@ -100,6 +116,10 @@ def _processes(folder: RunFolder) -> list[psutil.Process]:
 def _supervisor(folder: RunFolder) -> Any:
     transport = SupervisorTransport(serverurl=f"unix://{_socket(folder)}")
     return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def _qualified(folder: RunFolder, name: str) -> str:
+    return next(f"{process['group']}:{name}" for process in status(folder) if process["name"] == name)
 
 
 def _socket(folder: RunFolder) -> str:

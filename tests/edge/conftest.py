@@ -1,0 +1,23 @@
+"""The whole system on free ports, beside whatever else runs on this machine."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.stack import lifecycle
+from scripts.stack.folder import run_folder
+from tests.edge.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A native stack with a run folder of its own, from the first test that asks for it to the last."""
+    folder = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
+    try:
+        settings = lifecycle.up(folder, edge_port=0, edge_tls_port=0)
+        reach = lifecycle.environment(settings)
+        yield Stack(settings, **{name.lower(): value for name, value in reach.items()})
+    finally:
+        lifecycle.clean(folder)
