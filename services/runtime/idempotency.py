@@ -7,8 +7,6 @@ effect without its key, and no key that stays locked after a crash. The rules ar
 
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -17,7 +15,7 @@ from google.protobuf.message import Message
 
 from services.runtime import caller
 from services.runtime.errors import AlreadyExists, FieldViolation, InvalidArgument
-from services.runtime.interceptors import Call, Layer
+from services.runtime.interceptors import Call, Layer, Proceed
 from services.runtime.postgres import Connection, Database
 
 # 1 to 255 visible characters, bare or as a quoted string (RFC 8941, 3.3.3)
@@ -87,39 +85,37 @@ async def record(connection: Connection, answer: Message) -> None:
 def interceptor(database: Database) -> Layer:
     """Returns the layer that answers a repeated request as it was answered first."""
 
-    @asynccontextmanager
-    async def idempotency(call: Call) -> AsyncIterator[None]:
+    async def idempotency(call: Call, proceed: Proceed) -> Message | None:
         if not call.method.idempotency_key:
-            yield
-            return
+            return await proceed(call)
         claim = _Claim(
             caller.current().user_id,
             call.method.rpc,
             _key(call.metadata.get("idempotency-key")),
             hashlib.sha256(call.request.SerializeToString(deterministic=True)).digest(),
         )
-        if await _replay(database, call, claim):
-            yield
-            return
+        answer = await _replay(database, call, claim)
+        if answer is not None:
+            return answer
         _current.set(claim)
         try:
-            yield
+            return await proceed(call)
         except _Lost:
-            await _replay(database, call, claim)
+            return await _replay(database, call, claim)
 
     return idempotency
 
 
-async def _replay(database: Database, call: Call, claim: _Claim) -> bool:
-    """Answers with what was stored for the key, if anything was. Raises IdempotencyKeyReused."""
+async def _replay(database: Database, call: Call, claim: _Claim) -> Message | None:
+    """Returns what was answered under the key, if anything was. Raises IdempotencyKeyReused."""
     row = await database.fetchrow(_FIND, claim.caller_id, claim.rpc, claim.key)
     if row is None:
-        return False
+        return None
     if row["request_sha256"] != claim.request_sha256:
         raise IdempotencyKeyReused
-    call.answer = symbol_database.Default().GetSymbol(call.method.response_type).FromString(row["response"])
     call.headers.append(("idempotent-replayed", "true"))
-    return True
+    answer: Message = symbol_database.Default().GetSymbol(call.method.response_type).FromString(row["response"])
+    return answer
 
 
 def _key(header: str | None) -> str:

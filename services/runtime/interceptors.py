@@ -1,12 +1,12 @@
 """What happens to every call before and after its handler, as one list, outermost first.
 
-Each layer is an async context manager around the call, unary or streaming alike. See docs/life-of-a-request.md.
+Each layer is a function around the ones further in, of unary and streaming calls alike. See docs/life-of-a-request.md.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -58,7 +58,7 @@ class DeadlinePassed(DeadlineExceeded):
 class Call:
     """One RPC on its way through the layers."""
 
-    __slots__ = ("answer", "context", "headers", "metadata", "method", "request")
+    __slots__ = ("context", "headers", "metadata", "method", "request")
 
     def __init__(self, method: Method, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.method = method
@@ -66,35 +66,32 @@ class Call:
         """A message; of a client-streaming RPC, an iterator over messages."""
         self.context = context
         self.metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        self.answer: Message | None = None
-        """A layer that sets it answers in place of the handler (unary RPCs)."""
         self.headers: list[tuple[str, str]] = []
         """What the response's headers say beside it."""
 
 
-Layer = Callable[[Call], AbstractAsyncContextManager[None]]
+Proceed = Callable[[Call], Awaitable[Message | None]]
+"""The layers further in, and the handler. Returns the answer of an RPC that has one."""
+Layer = Callable[[Call, Proceed], Awaitable[Message | None]]
 
 
-@asynccontextmanager
-async def errors(call: Call) -> AsyncIterator[None]:
+async def errors(call: Call, proceed: Proceed) -> Message | None:
     """Turns whatever is raised into a status in the one shape. An unexpected error says nothing of itself."""
     try:
-        yield
-    except (asyncio.CancelledError, grpc.aio.AbortError):
+        return await proceed(call)
+    except grpc.aio.AbortError:
         raise
     except Exception as error:  # the last resort of every call
         await status.abort(call.context, error)
 
 
-@asynccontextmanager
-async def log(call: Call) -> AsyncIterator[None]:
+async def log(call: Call, proceed: Proceed) -> Message | None:
     """Continues the trace and writes one line for each call."""
-    trace_id = trace.begin(call.metadata.get("traceparent"))
-    structlog.contextvars.bind_contextvars(trace_id=trace_id, request_id=call.metadata.get("x-request-id", ""))
+    trace.begin(call.metadata.get("traceparent"))
     started = time.perf_counter()
     outcome, unexpected = "OK", None
     try:
-        yield
+        return await proceed(call)
     except asyncio.CancelledError:
         outcome = "CANCELLED"
         raise
@@ -111,12 +108,12 @@ async def log(call: Call) -> AsyncIterator[None]:
             outcome=outcome,
             ms=round((time.perf_counter() - started) * 1000, 2),
             user=call.metadata.get("x-user-id", ""),
+            request_id=call.metadata.get("x-request-id", ""),
             exc_info=unexpected,
         )
 
 
-@asynccontextmanager
-async def identity(call: Call) -> AsyncIterator[None]:
+async def identity(call: Call, proceed: Proceed) -> Message | None:
     """Lets only the RPC's callers in, the edge only for the RPC that authz granted, and sets the caller."""
     method, metadata = call.method, call.metadata
     peer = peer_name(call.context)
@@ -130,34 +127,31 @@ async def identity(call: Call) -> AsyncIterator[None]:
             raise NotLoggedIn
     roles = frozenset(metadata.get("x-user-roles", "").split(","))
     caller.set_current(Caller(user_id, roles, metadata.get("x-user-session", ""), peer))
-    yield
+    return await proceed(call)
 
 
-@asynccontextmanager
-async def within_deadline(call: Call) -> AsyncIterator[None]:
+async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
     """Ends a call at the contract's deadline; gRPC itself ends it at the client's, when that is sooner."""
     longest = call.method.deadline
     remaining = call.context.time_remaining()
     if remaining is not None and remaining < longest:
         deadline.begin(remaining)
-        yield
-        return
+        return await proceed(call)
     deadline.begin(longest)
     try:
         async with asyncio.timeout(longest):
-            yield
+            return await proceed(call)
     except TimeoutError as error:
         raise DeadlinePassed(seconds=longest) from error
 
 
-@asynccontextmanager
-async def validation(call: Call) -> AsyncIterator[None]:
+async def validation(call: Call, proceed: Proceed) -> Message | None:
     """Refuses what breaks the rules that the contract gives for its fields (buf.validate)."""
     if call.method.client_streaming:
         call.request = _validated(call.request)
     else:
         _validate(call.request)
-    yield
+    return await proceed(call)
 
 
 async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -201,6 +195,18 @@ def _lenient(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return decoded
 
 
+async def success(call: Call, proceed: Proceed) -> Message | None:
+    """Sends what the contract says about success: 201 and where the new resource is, or 204 and nothing."""
+    answer = await proceed(call)
+    if call.method.location:
+        call.headers += (("x-http-code", "201"), ("location", call.method.location_of(answer)))
+    elif isinstance(answer, empty_pb2.Empty):
+        call.headers.append(("x-http-code", "204"))
+    if call.headers:
+        await call.context.send_initial_metadata(tuple(call.headers))
+    return answer
+
+
 def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """Returns the name in the SPIFFE id of the peer's certificate (spiffe://drawbridge/<name>); empty without one."""
     ids = list(context.auth_context().get("peer_spiffe_id", ()))
@@ -214,6 +220,7 @@ class Interceptors(AsyncServerInterceptor):
         self._methods = methods
         self._layers = layers
         self._handlers: dict[str, Any] = {}
+        self._chains: dict[str, Proceed] = {}
 
     async def intercept_service(
         self,
@@ -232,34 +239,35 @@ class Interceptors(AsyncServerInterceptor):
             self._handlers[details.method] = await super().intercept_service(lenient, details)  # type: ignore[no-untyped-call]
         return self._handlers[details.method]
 
-    def intercept(
+    async def intercept(
         self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any], method_name: str
-    ) -> Any:
-        """Starts the call: a coroutine of a unary RPC, an async generator of a streaming one."""
-        call = Call(self._methods[method_name], request, context)
-        return self._stream(method, call) if call.method.server_streaming else self._unary(method, call)
+    ) -> Message | None:
+        """Passes one call through the layers to its handler."""
+        contract = self._methods[method_name]
+        chain = self._chains.get(method_name)
+        if chain is None:
+            chain = _stream(method) if contract.server_streaming else _unary(method)
+            for layer in reversed(self._layers):
+                chain = _around(layer, chain)
+            self._chains[method_name] = chain
+        return await chain(Call(contract, request, context))
 
-    async def _unary(self, handler: Callable[..., Awaitable[Message]], call: Call) -> Message:
-        async with AsyncExitStack() as stack:
-            for layer in self._layers:
-                await stack.enter_async_context(layer(call))
-            if call.answer is None:
-                call.answer = await handler(call.request, call.context)
-        answer = call.answer
-        if answer is None:
-            raise AssertionError("a layer ended the call without an answer")
-        if call.method.location:
-            call.headers += (("x-http-code", "201"), ("location", call.method.location_of(answer)))
-        elif isinstance(answer, empty_pb2.Empty):
-            call.headers.append(("x-http-code", "204"))
-        if call.headers:
-            await call.context.send_initial_metadata(tuple(call.headers))
-        return answer
 
-    async def _stream(self, handler: Callable[..., AsyncGenerator[Message]], call: Call) -> AsyncIterator[Message]:
-        async with AsyncExitStack() as stack:
-            for layer in self._layers:
-                await stack.enter_async_context(layer(call))
-            messages = await stack.enter_async_context(aclosing(handler(call.request, call.context)))
+def _around(layer: Layer, proceed: Proceed) -> Proceed:
+    return lambda call: layer(call, proceed)
+
+
+def _unary(handler: Callable[..., Awaitable[Message]]) -> Proceed:
+    async def answer(call: Call) -> Message:
+        return await handler(call.request, call.context)
+
+    return answer
+
+
+def _stream(handler: Callable[..., AsyncGenerator[Message]]) -> Proceed:
+    async def write(call: Call) -> None:
+        async with aclosing(handler(call.request, call.context)) as messages:
             async for message in messages:
-                yield message
+                await call.context.write(message)
+
+    return write

@@ -5,11 +5,20 @@ import sys
 
 import structlog
 
+from services.runtime import trace
+
 
 def configure(service: str) -> None:
     """Sends structlog, and what libraries log through the standard library, to standard output as JSON."""
+
+    def add_context(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        if traceparent := trace.traceparent():
+            event["trace_id"] = traceparent.split("-")[1]
+        return event
+
     processors: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_context,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.dict_tracebacks,
@@ -25,4 +34,3 @@ def configure(service: str) -> None:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=processors, processor=structlog.processors.JSONRenderer())
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    structlog.contextvars.bind_contextvars(service=service)

@@ -44,6 +44,7 @@ def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
         interceptors.identity,
         interceptors.within_deadline,
         interceptors.validation,
+        interceptors.success,
     ]
     return [*every, idempotency] if idempotency else every
 
