@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     services = sorted({method.server for method in methods} | {"authz"})
     derived = {
         "CONTRACT_BASE64": base64.b64encode(binary).decode(),
-        "ERRORS": _error_mappers(),
+        "ERRORS": [mapper for error in _load("errors.yaml") for mapper in _error_mappers(**error)],
         "REST_SERVICES": sorted({method.rpc.split("/")[1] for method in methods if method.bindings}),
         "ROUTES": routes,
     }
@@ -95,28 +95,45 @@ def _for_service(text: str, service: str) -> str:
 
 def _load(name: str) -> Any:
     content = yaml.safe_load((_SOURCES / name).read_text())
-    content.pop("definitions", None)  # only there to be referred to within the file
+    if isinstance(content, dict):
+        content.pop("definitions", None)  # only there to be referred to within the file
     return content
 
 
-def _error_mappers() -> list[dict[str, Any]]:
-    """Returns a mapper for each status in errors.yaml, which writes it in the error shape of the API."""
-    return [_error_mapper(status, **error) for status, error in _load("errors.yaml").items()]
-
-
-def _error_mapper(
-    status: int, *, code: int, reason: str, message: str, headers: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
+def _error_mappers(
+    status: int, code: int, reason: str, message: str, granted: bool = False, headers: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yields what writes one of errors.yaml: in plain words to gRPC clients, in the error shape of the API to others."""
     is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
-    return {
-        "filter": {"status_code_filter": {"comparison": is_status}},
+    conditions: list[dict[str, Any]] = [{"status_code_filter": {"comparison": is_status}}]
+    if granted:
+        conditions.append(_request_header("x-user-rpc", present_match=True))
+    # A transcoded request looks like gRPC too, but has an original path.
+    from_grpc_client = [
+        _request_header("content-type", string_match={"prefix": "application/grpc"}),
+        _request_header("x-envoy-original-path", present_match=True, invert_match=True),
+    ]
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
+    yield {
+        "filter": _all([*conditions, *from_grpc_client]),
+        "body_format_override": {"text_format_source": {"inline_string": message}},
+    }
+    yield {
+        "filter": _all(conditions),
         "body_format_override": {
             "content_type": "application/json",
             "json_format": {"code": code, "message": message, "details": [info]},
         },
         "headers_to_add": [{"header": {"key": key, "value": value}} for key, value in (headers or {}).items()],
     }
+
+
+def _request_header(name: str, **match: Any) -> dict[str, Any]:
+    return {"header_filter": {"header": {"name": name, **match}}}
+
+
+def _all(filters: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0]
 
 
 def _fill_all(files: dict[str, Any], values: Values) -> dict[str, Any]:

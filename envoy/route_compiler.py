@@ -18,10 +18,8 @@ _VARIABLE = re.compile(r"\{\w+\}")
 _TYPE = "type.googleapis.com/"
 _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
-_NOBODY_IS_ASKED = {
-    f"envoy.filters.http.{name}": {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
-    for name in ("ext_authz", "grpc_json_transcoder")
-}
+_OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
+_ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
 
 
 class TemplateError(Exception):
@@ -56,7 +54,7 @@ def _rest_route(method: Method, binding: Binding) -> Route:
             "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}, _IS_REST],
         },
         "route": {"cluster": method.server},
-        "typed_per_filter_config": _ask_authz(method),
+        "typed_per_filter_config": _filters(method),
     }
 
 
@@ -69,7 +67,7 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
             "match": {**_path(template), "headers": [_IS_REST]},
             "direct_response": {"status": 405},
             "response_headers_to_add": [{"header": {"key": "allow", "value": ", ".join(sorted(verbs))}}],
-            "typed_per_filter_config": _NOBODY_IS_ASKED,
+            "typed_per_filter_config": _ANSWERED_HERE,
         }
 
 
@@ -86,7 +84,7 @@ def _grpc_route(method: Method) -> Route:
         "name": method.rpc,
         "match": {"path": method.rpc, "headers": [_IS_GRPC]},
         "route": action,
-        "typed_per_filter_config": _ask_authz(method),
+        "typed_per_filter_config": _filters(method),
     }
 
 
@@ -96,10 +94,10 @@ def _path(template: str) -> Route:
     return {"safe_regex": {"regex": path_pattern(template)}}
 
 
-def _ask_authz(method: Method) -> Route:
-    return {
-        "envoy.filters.http.ext_authz": {
-            "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-            "check_settings": {"context_extensions": {"rpc": method.rpc}},
-        }
+def _filters(method: Method) -> Route:
+    check = {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        "check_settings": {"context_extensions": {"rpc": method.rpc}},
     }
+    unlimited = {"envoy.filters.http.body_size_limit": _OFF} if method.client_streaming else {}
+    return {"envoy.filters.http.ext_authz": check, **unlimited}
