@@ -15,7 +15,7 @@ import httpx
 from PIL import Image, ImageDraw
 
 from scripts.demo_page import Page, Unexpected, amount
-from scripts.stack import commands, lifecycle
+from scripts.stack import commands
 from scripts.stack.folder import StackError
 
 Json = dict[str, Any]
@@ -89,7 +89,7 @@ def journey(page: Page, reach: dict[str, str]) -> None:
 
 def _reach() -> dict[str, str]:
     if "EDGE_TLS_URL" not in os.environ:
-        return lifecycle.environment(commands.up(commands.chosen_folder()))
+        return commands.up(commands.chosen_folder()).reach()
     if missing := [name for name in _NEEDED if name not in os.environ]:
         raise StackError(f"EDGE_TLS_URL is set, so these must be too: {', '.join(missing)}")
     return dict(os.environ)

@@ -6,7 +6,7 @@ import time
 
 from scripts.stack import lifecycle, supervision
 from scripts.stack.folder import REPOSITORY, RunFolder, StackError, run_folder
-from scripts.stack.processes import Settings
+from scripts.stack.settings import Settings
 
 
 def chosen_folder() -> RunFolder:
@@ -19,7 +19,7 @@ def up(folder: RunFolder) -> Settings:
     began = time.monotonic()
     print(f"up: Postgres, NATS, Envoy, authz and the services, in {folder.path}", flush=True)
     settings = lifecycle.up(folder, _port("EDGE_PORT", "8080"), _port("EDGE_TLS_PORT", "8443"))
-    reach = lifecycle.environment(settings)
+    reach = settings.reach()
     print(f"up: all ready after {time.monotonic() - began:.1f} s")
     print(f"\n  {reach['EDGE_URL']}   {reach['EDGE_TLS_URL']}\n\n  For a shell: . {folder.env}")
     return settings

@@ -95,6 +95,4 @@ def package(name: str) -> Path:
 
 def missing(name: str) -> StackError:
     """Says that a wheel is not installed."""
-    return StackError(
-        f"{name} is missing in {sys.prefix}. Install what requirements-dev.lock lists: rm -rf .venv && make"
-    )
+    return StackError(f"{name} is missing in {sys.prefix}. Install everything anew: rm -rf .venv && scripts/setup")

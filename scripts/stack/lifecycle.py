@@ -1,22 +1,19 @@
 """Brings a stack up and down."""
 
 import fcntl
-import json
-import secrets
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from render import RenderError, render
 
-from scripts.stack import certificates, nats, ports, postgres, supervision
+from scripts.stack import certificates, nats, postgres, supervision
 from scripts.stack.folder import CONTRACT, RunFolder, StackError
-from scripts.stack.processes import INTERNAL_PORTS, SERVICES, Process, Settings, edge, services, stores
+from scripts.stack.processes import Process, edge, services, stores
+from scripts.stack.settings import SERVICES, Settings, choose, load
 from services.runtime import migrate
 
 START_SECONDS = 60.0
@@ -62,28 +59,8 @@ def clean(folder: RunFolder) -> None:
     shutil.rmtree(folder.sockets, ignore_errors=True)
 
 
-def load(folder: RunFolder) -> Settings:
-    """Returns the settings of the stack that is, or was last, up. Raises StackError when it never was."""
-    try:
-        chosen = json.loads((folder.path / "ports.json").read_text())
-    except FileNotFoundError:
-        raise StackError("It was never up here. Start it: make up") from None
-    return Settings(folder, chosen, _secrets(folder))
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Returns how to reach the stack from outside."""
-    return {
-        "EDGE_URL": f"http://127.0.0.1:{settings.ports['edge']}",
-        "EDGE_TLS_URL": f"https://127.0.0.1:{settings.ports['edge_tls']}",
-        "EDGE_CA": str(settings.folder.certificates / "edge-ca.pem"),
-        "ADMIN_EMAIL": settings.secrets["ADMIN_EMAIL"],
-        "ADMIN_PASSWORD": settings.secrets["ADMIN_PASSWORD"],
-    }
-
-
 def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
-    settings = Settings(folder, _choose_ports(edge_port, edge_tls_port), _secrets(folder))
+    settings = choose(folder, edge_port, edge_tls_port)
     certificates.issue(folder.certificates)
     (folder.data / "documents").mkdir(exist_ok=True)
     nats.prepare(folder, settings.ports["nats"])
@@ -99,41 +76,8 @@ def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
         except RenderError as error:
             raise StackError(f"The edge's configuration cannot be made: {error}") from error
         database.result()
-    (folder.path / "ports.json").write_text(json.dumps(settings.ports, indent=2))
-    _write_private(folder.env, "".join(f"{key}={shlex.quote(text)}\n" for key, text in environment(settings).items()))
+    settings.save()
     return settings
-
-
-def _choose_ports(edge_port: int, edge_tls_port: int) -> dict[str, int]:
-    wanted = {"edge": ("EDGE_PORT", edge_port), "edge_tls": ("EDGE_TLS_PORT", edge_tls_port)}
-    for variable, port in wanted.values():
-        if port and not ports.is_free(port):
-            raise StackError(
-                f"Port {port} is in use. End what listens there, or choose another port by {variable}; "
-                f"0 is any free one: {variable}=0 make up"
-            )
-    names = [*(name for name, (_, port) in wanted.items() if not port), *INTERNAL_PORTS]
-    fixed = {name: port for name, (_, port) in wanted.items() if port}
-    return {**fixed, **dict(zip(names, ports.free(len(names), but=list(fixed.values())), strict=True))}
-
-
-def _secrets(folder: RunFolder) -> dict[str, str]:
-    """Returns the secrets of this run folder. They live as long as its data, which they protect."""
-    path = folder.data / "secrets.json"
-    if not path.exists():
-        made = {
-            "ADMIN_EMAIL": "admin@drawbridge.example",
-            "ADMIN_PASSWORD": secrets.token_urlsafe(18),
-            "SIGNING_KEY_SECRET": secrets.token_urlsafe(32),
-        }
-        _write_private(path, json.dumps(made))
-    found: dict[str, str] = json.loads(path.read_text())
-    return found
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 def _start(folder: RunFolder, groups: Mapping[str, Sequence[Process]], say: Say) -> None:

@@ -6,27 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack import nats, postgres, probes
-from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder, program
+from scripts.stack.folder import CONTRACT, REPOSITORY, program
+from scripts.stack.settings import SERVICES, Settings
 
-SERVICES = ("user", "payment", "compliance", "document", "notification")
-SERVERS = ("authz", *SERVICES)
-INTERNAL_PORTS = ("admin", "keys", "nats", *SERVERS, *(f"{server}_health" for server in SERVERS))
 TOKENS = {"TOKEN_ISSUER": "https://drawbridge.localhost", "TOKEN_AUDIENCE": "drawbridge"}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What tells one stack from another."""
-
-    folder: RunFolder
-    ports: Mapping[str, int]
-    """`edge`, `edge_tls` and INTERNAL_PORTS."""
-    secrets: Mapping[str, str]
-    """ADMIN_EMAIL, ADMIN_PASSWORD and SIGNING_KEY_SECRET."""
-
-    def address(self, server: str) -> str:
-        """Returns where a server listens."""
-        return f"127.0.0.1:{self.ports[server]}"
 
 
 @dataclass(frozen=True, slots=True)

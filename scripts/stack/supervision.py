@@ -2,9 +2,11 @@
 
 import configparser
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
@@ -42,7 +44,7 @@ def start(folder: RunFolder, groups: Mapping[str, Iterable[Process]]) -> None:
 def running(folder: RunFolder) -> bool:
     """Tells whether there is a supervisor to talk to."""
     try:
-        _supervisor(folder).getState()
+        _ask(folder, "getState")
     except OSError:
         return False
     return True
@@ -50,12 +52,12 @@ def running(folder: RunFolder) -> bool:
 
 def start_group(folder: RunFolder, group: str) -> None:
     """Starts the processes of a group that do not run, and does not wait for them."""
-    _supervisor(folder).startProcessGroup(group, False)
+    _ask(folder, "startProcessGroup", group, False)
 
 
 def status(folder: RunFolder) -> list[dict[str, Any]]:
     """Returns what supervisor knows of each process: name, statename, pid, start and stop (Unix time)..."""
-    found: list[dict[str, Any]] = _supervisor(folder).getAllProcessInfo()
+    found: list[dict[str, Any]] = _ask(folder, "getAllProcessInfo")
     return found
 
 
@@ -67,12 +69,12 @@ def pid(folder: RunFolder, name: str) -> int:
 
 def stop_process(folder: RunFolder, name: str) -> None:
     """Ends one process, which stays down."""
-    _supervisor(folder).stopProcess(_qualified(folder, name))
+    _ask(folder, "stopProcess", _qualified(folder, name))
 
 
 def start_process(folder: RunFolder, name: str) -> None:
     """Starts one process that was ended."""
-    _supervisor(folder).startProcess(_qualified(folder, name), False)
+    _ask(folder, "startProcess", _qualified(folder, name), False)
 
 
 def broken(folder: RunFolder, since: float) -> list[str]:
@@ -87,7 +89,7 @@ def broken(folder: RunFolder, since: float) -> list[str]:
 def stop(folder: RunFolder) -> None:
     """Ends all processes of the stack, those too that a killed supervisor left behind."""
     try:
-        _supervisor(folder).shutdown()
+        _ask(folder, "shutdown")
     except (OSError, Fault):
         pass
     else:
@@ -113,9 +115,10 @@ def _processes(folder: RunFolder) -> list[psutil.Process]:
     return list(dict.fromkeys(found))
 
 
-def _supervisor(folder: RunFolder) -> Any:
-    transport = SupervisorTransport(serverurl=f"unix://{_socket(folder)}")
-    return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+def _ask(folder: RunFolder, method: str, *arguments: object) -> Any:
+    """Calls a method of supervisor's XML-RPC interface. Raises OSError when there is none."""
+    with closing(SupervisorTransport(serverurl=f"unix://{_socket(folder)}")) as transport:
+        return getattr(ServerProxy("http://127.0.0.1", transport=transport).supervisor, method)(*arguments)
 
 
 def _qualified(folder: RunFolder, name: str) -> str:
@@ -152,7 +155,7 @@ def _configuration(folder: RunFolder, groups: Mapping[str, Iterable[Process]]) -
 def _program(folder: RunFolder, process: Process) -> dict[str, Any]:
     environment = ",".join(f'{name}="{_literal(value)}"' for name, value in process.environment.items())
     return {
-        "command": " ".join(f'"{_literal(word)}"' for word in process.command),
+        "command": _literal(shlex.join(process.command)),
         "directory": _literal(str(process.directory)),
         "environment": environment,
         **({"user": process.user} if process.user else {}),

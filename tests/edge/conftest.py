@@ -17,7 +17,6 @@ def stack() -> Iterator[Stack]:
     folder = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
     try:
         settings = lifecycle.up(folder, edge_port=0, edge_tls_port=0)
-        reach = lifecycle.environment(settings)
-        yield Stack(settings, **{name.lower(): value for name, value in reach.items()})
+        yield Stack(settings, **{name.lower(): value for name, value in settings.reach().items()})
     finally:
         lifecycle.clean(folder)

@@ -2,15 +2,14 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scripts.stack import supervision
-from scripts.stack.processes import Process, Settings, edge, services, stores
-
-READY_SECONDS = 30.0
+from scripts.stack.processes import Process, edge, services, stores
+from scripts.stack.settings import Settings
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,3 @@ class Stack:
     def _process(self, name: str) -> Process:
         every = [*stores(self.settings), *edge(self.settings), *services(self.settings)]
         return next(process for process in every if process.name == name)
-
-
-def wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = READY_SECONDS) -> None:
-    """Waits for a condition. Raises TimeoutError saying what is wrong otherwise."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(otherwise)
-        time.sleep(0.05)
