@@ -103,7 +103,7 @@ def _load(name: str) -> Any:
 def _error_mappers(
     status: int, code: int, reason: str, message: str, granted: bool = False, headers: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yields what writes one of errors.yaml: in plain words to gRPC clients, in the error shape of the API to others."""
+    """Yields what writes one of errors.yaml: in plain words to gRPC clients, in the one shape to others."""
     is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
     conditions: list[dict[str, Any]] = [{"status_code_filter": {"comparison": is_status}}]
     if granted:

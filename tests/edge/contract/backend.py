@@ -1,0 +1,127 @@
+"""Stands in for all services and for authz: records what the edge sends, answers with what a test wants."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import grpc
+from ext_authz import external_auth_pb2 as authz
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+from services.runtime.contract import Method
+
+TOKEN = "a-token-that-is-good"
+USER = "usr_1"
+DENIAL = (
+    '{"code":16,"message":"An access token is needed.","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo",'
+    '"reason":"ACCESS_TOKEN_MISSING","domain":"drawbridge"}]}'
+)
+_CHECK = "/envoy.service.auth.v3.Authorization/Check"
+
+Answer = Callable[[grpc.ServicerContext], Iterable[Message]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One RPC as it came in."""
+
+    rpc: str
+    messages: list[Message]
+    metadata: list[tuple[str, str | bytes]]
+    seconds_left: float | None
+
+    def values(self, name: str) -> list[str | bytes]:
+        """Returns all values of a header."""
+        return [value for key, value in self.metadata if key == name]
+
+
+class Backend(grpc.GenericRpcHandler):
+    """Implements every RPC of the contract, and authz, by recording the call and answering with an empty message."""
+
+    def __init__(self, contract: Path, methods: Mapping[str, Method]) -> None:
+        self.methods = methods
+        self.calls: list[Call] = []
+        self.checks: list[authz.CheckRequest] = []
+        self._answers: dict[str, Answer] = {}
+        self._pool = descriptor_pool.DescriptorPool()
+        for file in descriptor_pb2.FileDescriptorSet.FromString(contract.read_bytes()).file:
+            self._pool.Add(file)
+
+    def message_type(self, name: str) -> type[Message]:
+        """Returns the class of one of the contract's messages."""
+        return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
+
+    @contextmanager
+    def answering(self, rpc: str, answer: Answer) -> Iterator[None]:
+        """Answers an RPC this way for a while."""
+        self._answers[rpc] = answer
+        try:
+            yield
+        finally:
+            del self._answers[rpc]
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Returns the handler of an RPC. On the wire a unary call is a stream of one message."""
+        rpc = handler_call_details.method
+        if rpc == _CHECK:
+            return grpc.unary_unary_rpc_method_handler(
+                self._check,
+                request_deserializer=authz.CheckRequest.FromString,
+                response_serializer=authz.CheckResponse.SerializeToString,
+            )
+        method = self.methods[rpc]
+
+        def handle(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
+            metadata = [(str(key), value) for key, value in context.invocation_metadata()]
+            self.calls.append(Call(rpc, list(requests), metadata, context.time_remaining()))
+            yield from self._answers.get(rpc, lambda _: [self.message_type(method.response_type)()])(context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            handle,
+            request_deserializer=self.message_type(method.request_type).FromString,
+            response_serializer=methodcaller("SerializeToString"),
+        )
+
+    def _check(self, request: authz.CheckRequest, _: grpc.ServicerContext) -> authz.CheckResponse:
+        self.checks.append(request)
+        method = self.methods[request.attributes.context_extensions["rpc"]]
+        http = request.attributes.request.http
+        in_query = method.query_token and f"access_token={TOKEN}" in http.path
+        known = in_query or http.headers.get("authorization", "") == f"Bearer {TOKEN}"
+        response = authz.CheckResponse()
+        if method.access == "token" and not known:
+            response.status.code = grpc.StatusCode.UNAUTHENTICATED.value[0]
+            response.denied_response.status.code = 401
+            is_grpc = http.headers.get("content-type", "").startswith("application/grpc")
+            response.denied_response.body = "An access token is needed." if is_grpc else DENIAL
+            response.denied_response.headers.add().header.CopyFrom(
+                authz.HeaderValue(key="www-authenticate", value="Bearer")
+            )
+            return response
+        granted = {"x-user-rpc": method.rpc} | ({"x-user-id": USER, "x-user-roles": "customer"} if known else {})
+        for key, value in granted.items():
+            response.ok_response.headers.add().header.CopyFrom(authz.HeaderValue(key=key, value=value))
+        response.ok_response.headers_to_remove.append("authorization")
+        if method.query_token:
+            response.ok_response.query_parameters_to_remove.append("access_token")
+        return response
+
+
+@contextmanager
+def serving(backend: Backend, certificates: Path, ports: Mapping[str, int]) -> Iterator[None]:
+    """Serves every service on a port of its own, with its own certificate, to peers of the mesh only."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), handlers=[backend])
+    for service, port in ports.items():
+        pair = ((certificates / f"{service}.key").read_bytes(), (certificates / f"{service}.pem").read_bytes())
+        credentials = grpc.ssl_server_credentials([pair], (certificates / "ca.pem").read_bytes(), True)
+        server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(grace=None).wait()

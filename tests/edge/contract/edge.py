@@ -1,0 +1,95 @@
+"""A real Envoy with the configuration of the native stack, on ports of its own."""
+
+import json
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import jsonschema
+from render import render
+
+from scripts.stack import ports
+from tests.edge.contract.backend import TOKEN
+
+CONTRACT = Path("gen/contract.binpb")
+AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
+_ERROR = json.loads((Path(__file__).parents[1] / "error.schema.json").read_text())
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where the edge listens, and what it has logged."""
+
+    port: int
+    tls_port: int
+    keys_port: int
+    certificates: Path
+    _log: Path
+
+    @property
+    def url(self) -> str:
+        """The base of every path."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_for_log(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Returns the first entry of the access log that is wanted."""
+        return wait_for(lambda: next(filter(wanted, self._entries()), None), f"no such line in {self._log}")
+
+    def log_text(self) -> str:
+        """Returns all that Envoy has written."""
+        return self._log.read_text()
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        return (json.loads(line) for line in self.log_text().splitlines() if line.startswith("{"))
+
+
+def reason_of(response: httpx.Response) -> str:
+    """Returns the reason of an error, which has to have the one shape."""
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()
+    jsonschema.validate(error, _ERROR)
+    return str(next(one["reason"] for one in error["details"] if "reason" in one))
+
+
+def wait_for(condition: Callable[[], Found | None], failure: str) -> Found:
+    """Returns what the condition returns as soon as that is true."""
+    deadline = time.monotonic() + 15
+    while not (result := condition()):
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.02)
+    return result
+
+
+@contextmanager
+def running(folder: Path, certificates: Path, services: Mapping[str, int]) -> Iterator[Edge]:
+    """Runs Envoy in front of services on these ports of loopback."""
+    names = ["EDGE_PORT", "EDGE_TLS_PORT", "ADMIN_PORT", "KEYS_PORT"]
+    own = dict(zip(names, ports.free(len(names), but=[*services.values()]), strict=True))
+    values = {name: str(port) for name, port in own.items()}
+    values |= {f"{service.upper()}_PORT": str(port) for service, port in services.items()}
+    render("native", values | {"CERTS": str(certificates), "CONTRACT": str(CONTRACT)}, folder)
+    envoy = Path(sysconfig.get_path("scripts"), "envoy")
+    command = [envoy, "-c", "bootstrap.yaml", "--disable-hot-restart", "-l", "warn", "--file-flush-interval-msec", "50"]
+    log = folder / "envoy.log"
+    with log.open("wb") as output, subprocess.Popen(command, cwd=folder, stdout=output, stderr=output) as process:
+        try:
+            for port in (own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"]):
+                wait_for(partial(_listens, port), f"Envoy does not listen; see {log}")
+            yield Edge(own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"], certificates, log)
+        finally:
+            process.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
