@@ -64,7 +64,7 @@ def services(settings: Settings) -> list[Process]:
             "COMPLIANCE_ADDRESS": settings.address("compliance"),
             "DOCUMENT_ADDRESS": settings.address("document"),
         },
-        "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions.csv")},
+        "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions_sample.csv")},
         "document": {"OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri()},
         "notification": {},
     }
