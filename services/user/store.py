@@ -1,0 +1,207 @@
+"""All SQL of users, sessions and signing keys."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import asyncpg
+
+from services.runtime.events import Outbox
+from services.runtime.paging import Page
+from services.runtime.postgres import Database
+from services.user import events
+from services.user.domain import (
+    KEY_NOTICE,
+    Credentials,
+    EmailAlreadyExists,
+    InvalidRefreshToken,
+    Profile,
+    SigningKey,
+    State,
+    User,
+    UserNotFound,
+    in_order,
+    missing_turns,
+    outlived,
+)
+
+_END = "~"  # sorts after every id
+_ROTATION_LOCK = 0x6B657973  # any number that all replicas share: "keys"
+
+_ADD_USER = """
+    INSERT INTO users (id, email, password_hash, display_name, country, date_of_birth, address, roles, state,
+        version, event_sequence, create_time, update_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    ON CONFLICT DO NOTHING"""
+_UPDATE_USER = """
+    UPDATE users SET display_name = $2, country = $3, date_of_birth = $4, address = $5, roles = $6, state = $7,
+        version = $8, event_sequence = $9, update_time = $10
+    WHERE id = $1"""
+_GET_USER = "SELECT * FROM users WHERE id = $1"
+_FIND_USER = """SELECT * FROM users WHERE lower(email COLLATE "C") = lower($1 COLLATE "C")"""
+_GET_USERS = "SELECT * FROM users WHERE id = ANY($1)"
+_LIST_USERS = "SELECT * FROM users WHERE id < $1 ORDER BY id DESC LIMIT $2"
+_REPLACE_HASH = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2"
+
+_OPEN_SESSION = """
+    WITH expired AS (DELETE FROM sessions WHERE user_id = $2 AND expire_time <= $4)
+    INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time) VALUES ($1, $2, $3, $4, $5)"""
+# Of two at once the second waits for the first, then finds another token than its own.
+_RENEW_SESSION = """
+    UPDATE sessions SET refresh_sha256 = $3, expire_time = $5
+    FROM users
+    WHERE sessions.id = $1 AND refresh_sha256 = $2 AND expire_time > $4
+        AND users.id = user_id AND users.state = 'ACTIVE'
+    RETURNING users.*"""
+_END_SESSION = "DELETE FROM sessions WHERE id = $1"
+
+_LIST_KEYS = "SELECT kid, sealed, sign_from FROM signing_keys"
+_ADD_KEY = "INSERT INTO signing_keys (kid, sealed, sign_from, create_time) VALUES ($1, $2, $3, $4)"
+_REMOVE_KEYS = "DELETE FROM signing_keys WHERE kid = ANY($1)"
+_HASTEN_KEY = "UPDATE signing_keys SET sign_from = greatest($1, create_time + $2) WHERE sign_from > $1"
+
+
+class Users:
+    """Users; each change that identifies them with its event in one transaction."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+
+    async def add(self, user: User, password_hash: str) -> None:
+        """Adds a new user. Raises EmailAlreadyExists."""
+        async with self._outbox.transaction() as connection:
+            profile = user.profile
+            done = await connection.execute(
+                _ADD_USER,
+                user.id,
+                user.email,
+                password_hash,
+                profile.display_name,
+                profile.country,
+                profile.date_of_birth,
+                profile.address,
+                in_order(user.roles),
+                user.state.name,
+                user.version,
+                user.event_sequence,
+                user.create_time,
+                user.update_time,
+            )
+            if done == "INSERT 0 0":
+                raise EmailAlreadyExists
+            await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
+
+    async def update(self, user_id: str, change: Callable[[User], User]) -> User:
+        """Writes what `change` makes of a user, and returns it. Raises UserNotFound and what `change` raises."""
+        async with self._outbox.transaction() as connection:
+            row = await connection.fetchrow(_GET_USER + " FOR UPDATE", user_id)
+            if row is None:
+                raise UserNotFound(user_id=user_id)
+            before = _user(row)
+            user = change(before)
+            if user == before:
+                return user
+            profile = user.profile
+            await connection.execute(
+                _UPDATE_USER,
+                user.id,
+                profile.display_name,
+                profile.country,
+                profile.date_of_birth,
+                profile.address,
+                in_order(user.roles),
+                user.state.name,
+                user.version,
+                user.event_sequence,
+                user.update_time,
+            )
+            if user.event_sequence > before.event_sequence:
+                await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
+        return user
+
+    async def get(self, user_id: str) -> User:
+        """Returns a user. Raises UserNotFound."""
+        row = await self._database.fetchrow(_GET_USER, user_id)
+        if row is None:
+            raise UserNotFound(user_id=user_id)
+        return _user(row)
+
+    async def get_all(self, user_ids: Sequence[str]) -> list[User]:
+        """Returns those of the users that exist."""
+        return [_user(row) for row in await self._database.fetch(_GET_USERS, user_ids)]
+
+    async def list_all(self, page: Page) -> list[User]:
+        """Returns a page of all users and the first one after it."""
+        return [_user(row) for row in await self._database.fetch(_LIST_USERS, page.before or _END, page.size + 1)]
+
+    async def credentials(self, email: str) -> Credentials | None:
+        """Returns who logs in with this address."""
+        row = await self._database.fetchrow(_FIND_USER, email)
+        return None if row is None else Credentials(_user(row), row["password_hash"])
+
+    async def replace_hash(self, credentials: Credentials, password_hash: str) -> None:
+        """Replaces the password's hash, unless somebody else did."""
+        await self._database.execute(_REPLACE_HASH, credentials.user.id, credentials.password_hash, password_hash)
+
+
+class Sessions:
+    """Sessions, each with the SHA-256 of the one refresh token that works."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, session_id: str, user_id: str, sha256: bytes, now: datetime, expires: datetime) -> None:
+        """Opens a session, and drops the user's expired ones."""
+        await self._database.execute(_OPEN_SESSION, session_id, user_id, sha256, now, expires)
+
+    async def renew(self, session_id: str, sha256: bytes, new: bytes, now: datetime, expires: datetime) -> User:
+        """Exchanges the refresh token and returns the session's user. Raises InvalidRefreshToken.
+
+        Any token but the newest, unexpired one of an active user ends the session: it was used before, by whomever.
+        """
+        row = await self._database.fetchrow(_RENEW_SESSION, session_id, sha256, new, now, expires)
+        if row is None:
+            await self.end(session_id)
+            raise InvalidRefreshToken
+        return _user(row)
+
+    async def end(self, session_id: str) -> None:
+        """Ends a session, if there is one."""
+        await self._database.execute(_END_SESSION, session_id)
+
+
+class SigningKeys:
+    """Signing keys, as all replicas see them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def arrange(self, now: datetime, make: Callable[[datetime], SigningKey]) -> list[SigningKey]:
+        """Makes the missing keys and removes the outlived ones, one replica at a time. Returns what there is then."""
+        async with self._database.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _ROTATION_LOCK)
+            keys = [SigningKey(**row) for row in await connection.fetch(_LIST_KEYS)]
+            gone = outlived(keys, now)
+            await connection.execute(_REMOVE_KEYS, [key.kid for key in gone])
+            new = [make(turn) for turn in missing_turns(keys, now)]
+            for key in new:
+                await connection.execute(_ADD_KEY, key.kid, key.sealed, key.sign_from, now)
+        return [key for key in keys if key not in gone] + new
+
+    async def hasten(self, now: datetime) -> None:
+        """Makes it the next key's turn, now or as soon as it has been published long enough."""
+        await self._database.execute(_HASTEN_KEY, now, KEY_NOTICE)
+
+
+def _user(row: asyncpg.Record) -> User:
+    return User(
+        id=row["id"],
+        email=row["email"],
+        profile=Profile(row["display_name"], row["country"], row["date_of_birth"], row["address"]),
+        roles=frozenset(row["roles"]),
+        state=State[row["state"]],
+        version=row["version"],
+        event_sequence=row["event_sequence"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )
