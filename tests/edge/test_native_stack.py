@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -61,8 +62,9 @@ def test_the_shell_assignments_are_all_there_and_nobody_elses(stack: Stack) -> N
 
 
 def test_the_edge_is_all_that_can_be_reached_without_a_certificate(stack: Stack) -> None:
+    trust = ssl.create_default_context(cafile=str(stack.settings.folder.certificates / "ca.pem"))
     for name in (*SERVERS, "keys"):
-        with httpx.Client(verify=False, trust_env=False) as client, pytest.raises(httpx.HTTPError):
+        with httpx.Client(verify=trust, trust_env=False) as client, pytest.raises(httpx.HTTPError):
             client.get(f"https://{stack.settings.address(name)}/")
 
 
