@@ -1,0 +1,42 @@
+"""Starts the compliance service."""
+
+from functools import partial
+from pathlib import Path
+
+import uvloop
+from compliance.v1 import compliance_pb2_grpc
+
+from services.compliance.events import follow_users
+from services.compliance.sanctions import Sanctions
+from services.compliance.service import ComplianceService
+from services.compliance.store import Profiles, SanctionsList, Screenings
+from services.runtime import config
+from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.events import open_bus
+from services.runtime.postgres import open_database
+from services.runtime.server import serve
+from services.runtime.tls import Identity
+
+
+class Settings(ServerSettings, StoreSettings):
+    """What the compliance service needs to know."""
+
+    sanctions_list: Path
+    velocity_limit_per_hour: int = 1000
+
+
+async def main(settings: Settings) -> None:
+    """Composes the service and serves."""
+    identity = Identity.of(settings)
+    async with open_database(settings.database_url) as database, open_bus(settings.nats_url, identity) as bus:
+        profiles, screenings = Profiles(database), Screenings(database, settings.velocity_limit_per_hour)
+        sanctions = Sanctions(settings.sanctions_list, SanctionsList(database))
+        servicer = ComplianceService(profiles, sanctions, screenings)
+        register = [partial(compliance_pb2_grpc.add_ComplianceServiceServicer_to_server, servicer)]
+        background = [sanctions.follow(), follow_users(bus, database, profiles)]
+        ready = [database.ping, sanctions.check]
+        await serve("compliance", settings, register, background=background, ready=ready)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(config.load(Settings)))
