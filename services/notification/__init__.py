@@ -1,0 +1,4 @@
+"""What users are told about their payments.
+
+Owns notifications. Calls nobody, emits nothing; listens to PaymentEvent.
+"""
