@@ -28,7 +28,7 @@ check: setup ## lint, format, types, imports, contract, edge configuration, lock
 	@scripts/check
 
 generate: ## derive gen/ from the contract anew
-	@scripts/setup --generate
+	@scripts/setup --again
 
 breaking: setup ## tell what breaks clients of another version: REF=main
 	@scripts/breaking "$(or $(REF),main)"
