@@ -50,18 +50,20 @@ class Sanctions:
         return self._watchlist.match(name)
 
     async def _refresh(self) -> bool:
-        if self._watchlist is None:
-            await self._load_file()
         in_force = await self._stored.sha256()
+        if in_force is None or self._watchlist is None:
+            in_force = await self._load_file(in_force)
         if in_force != self._sha256:
             entries = await self._stored.entries()
             self._watchlist = await asyncio.to_thread(Watchlist, entries)
             self._sha256 = in_force
-            _log.info("sanctions list", entries=len(entries), sha256=in_force.hex() if in_force else "")
+            _log.info("sanctions list", entries=len(entries), sha256=in_force.hex())
         return False
 
-    async def _load_file(self) -> None:
+    async def _load_file(self, in_force: bytes | None) -> bytes:
+        """Puts the file's list in force, unless it is. Returns its hash."""
         content = await asyncio.to_thread(self._path.read_bytes)
         sha256 = hashlib.sha256(content).digest()
-        if await self._stored.sha256() != sha256:
+        if sha256 != in_force:
             await self._stored.replace(sha256, await asyncio.to_thread(sdn.read, content))
+        return sha256

@@ -4,6 +4,7 @@ sanctions_sample.csv beside this file is such a list; everybody on it is invente
 """
 
 import csv
+import io
 
 from services.compliance.domain import Listed
 
@@ -13,10 +14,13 @@ _END_OF_FILE = "\x1a"  # OFAC still ends its files as CP/M did
 
 
 def read(content: bytes) -> list[Listed]:
-    """Returns the list's entries. Raises ValueError for a row that is not of this layout, naming its line."""
-    lines = content.decode("utf-8-sig").rstrip(_END_OF_FILE + "\r\n").splitlines()
-    rows = csv.reader(lines, strict=True)
-    return [_entry(row, rows.line_num) for row in rows]
+    """Returns the list's entries. Raises ValueError when there are none, or for a line of another layout."""
+    text = content.decode("utf-8-sig").rstrip(_END_OF_FILE + "\r\n")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    entries = [_entry(row, rows.line_num) for row in rows]
+    if not entries:
+        raise ValueError("the sanctions list is empty: with nobody on it, everybody would pass")
+    return entries
 
 
 def _entry(row: list[str], line: int) -> Listed:

@@ -270,6 +270,18 @@ async def test_a_new_list_reaches_replicas_that_are_running(tmp_path: Path, fres
                 task.cancel()
 
 
+async def test_a_list_that_is_lost_is_loaded_again(fresh_database: FreshDatabase) -> None:
+    async with open_database(fresh_database("compliance")) as database, asyncio.TaskGroup() as tasks:
+        stored = SanctionsList(database)
+        sanctions = Sanctions(SAMPLE, stored, poll_seconds=0.01)
+        following = tasks.create_task(sanctions.follow())
+        await eventually(stored.sha256)
+        await database.execute("DELETE FROM sanctions_list")
+        await eventually(stored.sha256)
+        assert sanctions.match(LISTED)
+        following.cancel()
+
+
 async def test_replicas_that_start_at_once_load_the_list_once(fresh_database: FreshDatabase) -> None:
     async with open_database(fresh_database("compliance")) as database:
         stored = SanctionsList(database)
