@@ -71,6 +71,10 @@ class Bus:
         )
         self._connected.set()
 
+    async def connected(self) -> None:
+        """Waits for the first connection."""
+        await self._connected.wait()
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.close()
@@ -93,7 +97,7 @@ class Bus:
 
     async def listen(self, subject: str, heard: Callable[[str], None]) -> None:
         """Calls `heard` with the subject of every event as it is published, at most once. Waits for the connection."""
-        await self._connected.wait()
+        await self.connected()
 
         async def on_message(message: Msg) -> None:
             heard(message.subject)
@@ -142,6 +146,7 @@ class Outbox:
 
     async def relay(self) -> None:
         """Publishes what is committed, for ever."""
+        await self._bus.connected()
         await repeat(self._relay_batch, self._wake, POLL_SECONDS)
 
     async def _relay_batch(self) -> bool:
@@ -214,4 +219,5 @@ async def consume(
             bus.forget(stream)
             raise
 
+    await bus.connected()
     await repeat(batch, asyncio.Event(), POLL_SECONDS)
