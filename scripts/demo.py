@@ -62,7 +62,7 @@ def journey(page: Page, reach: dict[str, str]) -> None:
         f"/api/v1/accounts/{account['id']}:deposit",
         token=treasurer,
         json={"amount": DEPOSIT},
-        headers={"idempotency-key": secrets.token_hex(16)},
+        headers={"Idempotency-Key": secrets.token_hex(16)},
     )
 
     page.title("The payer pays the payee 42.50 EUR")
@@ -72,7 +72,7 @@ def journey(page: Page, reach: dict[str, str]) -> None:
         "/api/v1/payments",
         token=payer["token"],
         json={"payeeId": payee["id"], "amount": PRICE, "description": "Concert tickets"},
-        headers={"idempotency-key": secrets.token_hex(16)},
+        headers={"Idempotency-Key": secrets.token_hex(16)},
         status=201,
     )
 

@@ -14,8 +14,6 @@ from rich.text import Text
 Json = dict[str, Any]
 
 _SECRET = {"password", "accessToken", "refreshToken"}
-_HEADERS = ("location", "x-request-id")
-_LONGEST_LIST = 3
 _PATIENCE_SECONDS = 15.0
 _PAUSE_SECONDS = 0.2
 
@@ -84,6 +82,9 @@ class Page:
 
     def _request(self, who: str, method: str, path: str, request: Mapping[str, Any]) -> None:
         line = Text("  ").append(f"{who}: ", "dim").append(f"{method} {path}", "bold")
+        for header, value in request.get("headers", {}).items():
+            if header != "authorization":
+                line.append(f"  {header}: {value}")
         if "json" in request:
             line.append(f"  {json.dumps(_shown(request['json']), ensure_ascii=False)}")
         for name, (file, content, media_type) in request.get("files", {}).items():
@@ -94,13 +95,11 @@ class Page:
         style = "bold green" if response.status_code == expected else "bold red"
         line = Text("    ").append(f"{response.status_code} {response.reason_phrase}", style)
         line.append(f"  {response.elapsed.total_seconds() * 1000:.0f} ms", "dim")
-        for name in _HEADERS:
-            if name in response.headers:
-                line.append(f"  {name}: {response.headers[name]}", "dim")
+        if "location" in response.headers:
+            line.append(f"  Location: {response.headers['location']}", "dim")
         self._console.print(line)
         if "json" in response.headers.get("content-type", ""):
-            text = json.dumps(_shown(response.json()), indent=2, ensure_ascii=False)
-            self._console.print(Text("\n".join(f"    {row}" for row in text.splitlines())))
+            self._console.print(Text(_laid_out(_shown(response.json()))))
 
 
 def amount(money: Json) -> Decimal:
@@ -113,20 +112,22 @@ def _authorization(token: str) -> dict[str, str]:
 
 
 def _shown(value: Any) -> Any:
-    """Leaves out what is nobody's business, and what is empty or long."""
+    """Leaves out what is nobody's business."""
     if isinstance(value, dict):
-        return {
-            name: "…" if name in _SECRET else _short(_shown(inner))
-            for name, inner in value.items()
-            if inner not in ("", [], None)
-        }
+        return {name: "…" if name in _SECRET else _shown(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shown(inner) for inner in value[:_LONGEST_LIST]]
+        return [_shown(inner) for inner in value]
     return value
 
 
-def _short(value: Any) -> Any:
-    """Writes money as people do."""
-    if isinstance(value, dict) and value.keys() == {"currencyCode", "units", "nanos"}:
-        return f"{amount(value):.2f} {value['currencyCode']}"
-    return value
+def _laid_out(body: Json) -> str:
+    """Writes JSON with a line per field of the outermost object, and one per item of a list."""
+    fields = []
+    for name, value in body.items():
+        items = [json.dumps(item, ensure_ascii=False) for item in value] if isinstance(value, list) else []
+        if len(items) > 1:
+            text = "[\n        " + ",\n        ".join(items) + "\n      ]"
+        else:
+            text = json.dumps(value, ensure_ascii=False)
+        fields.append(f'      "{name}": {text}')
+    return "    {\n" + ",\n".join(fields) + "\n    }"

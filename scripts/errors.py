@@ -20,7 +20,21 @@ REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs/errors.md"
 
 # How Envoy's transcoder, and google.rpc.Code itself, turn a code into an HTTP status.
-_HTTP_STATUS = {3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 13: 500, 14: 503, 16: 401}
+_HTTP_STATUS = {
+    3: 400,
+    4: 504,
+    5: 404,
+    6: 409,
+    7: 403,
+    8: 429,
+    9: 400,
+    10: 409,
+    11: 400,
+    12: 501,
+    13: 500,
+    14: 503,
+    16: 401,
+}
 
 _HEAD = """# Errors
 
