@@ -124,7 +124,10 @@ def _error_mappers(
             "content_type": "application/json",
             "json_format": {"code": code, "message": message, "details": [info]},
         },
-        "headers_to_add": [{"header": {"key": key, "value": value}} for key, value in (headers or {}).items()],
+        "headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}
+            for key, value in (headers or {}).items()
+        ],
     }
 
 

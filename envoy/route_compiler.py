@@ -15,6 +15,10 @@ Route = dict[str, Any]
 # No percent-encoding: to the transcoder a%2Fb is the id a/b, %00 a null byte and %ff an error 500.
 _SEGMENT = "[A-Za-z0-9._~-]+"
 _VARIABLE = re.compile(r"\{\w+\}")
+# Seconds. A service ends a call at its deadline, with an error that says so. Should it not, the edge does, and before
+# gRPC in the service would, whose error has no details.
+_EDGE_GRACE = 0.5
+_GRPC_GRACE = 1.0
 _TYPE = "type.googleapis.com/"
 _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
@@ -72,20 +76,25 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
 
 
 def _grpc_route(method: Method) -> Route:
-    deadline = f"{method.deadline:g}s"
+    last = _seconds(method.deadline + _GRPC_GRACE)
+    is_stream = method.client_streaming or method.server_streaming
     action: Route = {
         "cluster": method.server,
-        "timeout": "0s",  # a route's timeout also ends a stream; the next line bounds both and tells the backend
-        "max_stream_duration": {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline},
+        "timeout": "0s" if is_stream else _seconds(method.deadline + _EDGE_GRACE),  # 0s: none
+        "max_stream_duration": {"max_stream_duration": last, "grpc_timeout_header_max": last},
     }
     if method.server_streaming and method.response_type != "google.api.HttpBody":
-        action["idle_timeout"] = deadline  # messages of a type leave no room for heartbeats
+        action["idle_timeout"] = last  # typed messages leave no room for heartbeats
     return {
         "name": method.rpc,
         "match": {"path": method.rpc, "headers": [_IS_GRPC]},
         "route": action,
         "typed_per_filter_config": _filters(method),
     }
+
+
+def _seconds(number: float) -> str:
+    return f"{number:g}s"
 
 
 def _path(template: str) -> Route:

@@ -47,6 +47,7 @@ class Backend(grpc.GenericRpcHandler):
         self.methods = methods
         self.calls: list[Call] = []
         self.checks: list[authz.CheckRequest] = []
+        self.check_traces: list[str] = []
         self._answers: dict[str, Answer] = {}
         self._pool = descriptor_pool.DescriptorPool()
         for file in descriptor_pb2.FileDescriptorSet.FromString(contract.read_bytes()).file:
@@ -55,6 +56,10 @@ class Backend(grpc.GenericRpcHandler):
     def message_type(self, name: str) -> type[Message]:
         """Returns the class of one of the contract's messages."""
         return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
+
+    def message(self, name: str, **fields: object) -> Message:
+        """Returns one of the contract's messages."""
+        return self.message_type(name)(**fields)
 
     @contextmanager
     def answering(self, rpc: str, answer: Answer) -> Iterator[None]:
@@ -77,9 +82,13 @@ class Backend(grpc.GenericRpcHandler):
         method = self.methods[rpc]
 
         def handle(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
+            messages = list(requests)
+            if not messages:  # the edge opens the call before it has read the body, and gives it up when that is bad
+                return
             metadata = [(str(key), value) for key, value in context.invocation_metadata()]
-            self.calls.append(Call(rpc, list(requests), metadata, context.time_remaining()))
-            yield from self._answers.get(rpc, lambda _: [self.message_type(method.response_type)()])(context)
+            self.calls.append(Call(rpc, messages, metadata, context.time_remaining()))
+            answer = self._answers.get(rpc)
+            yield from answer(context) if answer else [self.message(method.response_type)]
 
         return grpc.stream_stream_rpc_method_handler(
             handle,
@@ -87,29 +96,45 @@ class Backend(grpc.GenericRpcHandler):
             response_serializer=methodcaller("SerializeToString"),
         )
 
-    def _check(self, request: authz.CheckRequest, _: grpc.ServicerContext) -> authz.CheckResponse:
+    def _check(self, request: authz.CheckRequest, context: grpc.ServicerContext) -> authz.CheckResponse:
         self.checks.append(request)
+        self.check_traces += [str(value) for key, value in context.invocation_metadata() if key == "traceparent"]
         method = self.methods[request.attributes.context_extensions["rpc"]]
-        http = request.attributes.request.http
-        in_query = method.query_token and f"access_token={TOKEN}" in http.path
-        known = in_query or http.headers.get("authorization", "") == f"Bearer {TOKEN}"
-        response = authz.CheckResponse()
+        headers = headers_of(request)
+        in_query = method.query_token and f"access_token={TOKEN}" in request.attributes.request.http.path
+        known = in_query or headers.get("authorization") == f"Bearer {TOKEN}"
         if method.access == "token" and not known:
-            response.status.code = grpc.StatusCode.UNAUTHENTICATED.value[0]
-            response.denied_response.status.code = 401
-            is_grpc = http.headers.get("content-type", "").startswith("application/grpc")
-            response.denied_response.body = "An access token is needed." if is_grpc else DENIAL
-            response.denied_response.headers.add().header.CopyFrom(
-                authz.HeaderValue(key="www-authenticate", value="Bearer")
-            )
-            return response
-        granted = {"x-user-rpc": method.rpc} | ({"x-user-id": USER, "x-user-roles": "customer"} if known else {})
-        for key, value in granted.items():
-            response.ok_response.headers.add().header.CopyFrom(authz.HeaderValue(key=key, value=value))
-        response.ok_response.headers_to_remove.append("authorization")
-        if method.query_token:
-            response.ok_response.query_parameters_to_remove.append("access_token")
-        return response
+            is_grpc = headers.get("content-type", "").startswith("application/grpc")
+            return _denied("An access token is needed." if is_grpc else DENIAL)
+        identity = {"x-user-id": USER, "x-user-roles": "customer"} if known else {}
+        return _granted(identity | {"x-user-rpc": method.rpc}, ["access_token"] if method.query_token else [])
+
+
+def headers_of(request: authz.CheckRequest) -> dict[str, str]:
+    """Returns the headers that authz is shown."""
+    return {one.key: one.raw_value.decode() for one in request.attributes.request.http.header_map.headers}
+
+
+def _denied(body: str) -> authz.CheckResponse:
+    denied = authz.DeniedHttpResponse(
+        status=authz.HttpStatus(code=401), headers=_options({"www-authenticate": "Bearer"}), body=body
+    )
+    response = authz.CheckResponse(denied_response=denied)
+    response.status.code = grpc.StatusCode.UNAUTHENTICATED.value[0]
+    return response
+
+
+def _granted(headers: Mapping[str, str], query_parameters_to_remove: Iterable[str]) -> authz.CheckResponse:
+    granted = authz.OkHttpResponse(
+        headers=_options(headers),
+        headers_to_remove=["authorization"],
+        query_parameters_to_remove=query_parameters_to_remove,
+    )
+    return authz.CheckResponse(ok_response=granted)
+
+
+def _options(headers: Mapping[str, str]) -> Iterable[authz.HeaderValueOption]:
+    return [authz.HeaderValueOption(header=authz.HeaderValue(key=key, value=value)) for key, value in headers.items()]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
@@ -12,6 +13,7 @@ from services.runtime import contract
 from services.runtime.contract import Method
 from tests.edge.contract.backend import Backend, serving
 from tests.edge.contract.edge import CONTRACT, Edge, running
+from tests.edge.contract.grpc_client import Channel
 
 
 @pytest.fixture(scope="session")
@@ -59,5 +61,12 @@ def backend(_backend: Backend, edge: Edge) -> Backend:
 def client(request: pytest.FixtureRequest, edge: Edge) -> Iterator[httpx.Client]:
     """A REST client of either protocol."""
     http2 = request.param == "HTTP/2"
-    with httpx.Client(base_url=edge.url, http1=not http2, http2=http2) as client:
+    with httpx.Client(base_url=edge.url, http1=not http2, http2=http2, timeout=15) as client:
         yield client
+
+
+@pytest.fixture
+def channel(edge: Edge, backend: Backend) -> Iterator[Channel]:
+    """A gRPC client."""
+    with grpc.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
+        yield Channel(channel, backend)

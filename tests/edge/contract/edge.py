@@ -4,13 +4,12 @@ import json
 import socket
 import subprocess
 import sysconfig
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import jsonschema
@@ -18,12 +17,11 @@ from render import render
 
 from scripts.stack import ports
 from tests.edge.contract.backend import TOKEN
+from tests.waiting import wait_until
 
 CONTRACT = Path("gen/contract.binpb")
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 _ERROR = json.loads((Path(__file__).parents[1] / "error.schema.json").read_text())
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,15 @@ class Edge:
 
     def wait_for_log(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Returns the first entry of the access log that is wanted."""
-        return wait_for(lambda: next(filter(wanted, self._entries()), None), f"no such line in {self._log}")
+        wait_until(lambda: any(map(wanted, self._entries())), f"there is no such line in {self._log}")
+        return next(filter(wanted, self._entries()))
 
     def log_text(self) -> str:
         """Returns all that Envoy has written."""
         return self._log.read_text()
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        return (json.loads(line) for line in self.log_text().splitlines() if line.startswith("{"))
+        return (json.loads(line) for line in self.log_text().splitlines(keepends=True) if line.endswith("}\n"))
 
 
 def reason_of(response: httpx.Response) -> str:
@@ -59,15 +58,6 @@ def reason_of(response: httpx.Response) -> str:
     error = response.json()
     jsonschema.validate(error, _ERROR)
     return str(next(one["reason"] for one in error["details"] if "reason" in one))
-
-
-def wait_for(condition: Callable[[], Found | None], failure: str) -> Found:
-    """Returns what the condition returns as soon as that is true."""
-    deadline = time.monotonic() + 15
-    while not (result := condition()):
-        assert time.monotonic() < deadline, failure
-        time.sleep(0.02)
-    return result
 
 
 @contextmanager
@@ -79,12 +69,21 @@ def running(folder: Path, certificates: Path, services: Mapping[str, int]) -> It
     values |= {f"{service.upper()}_PORT": str(port) for service, port in services.items()}
     render("native", values | {"CERTS": str(certificates), "CONTRACT": str(CONTRACT)}, folder)
     envoy = Path(sysconfig.get_path("scripts"), "envoy")
-    command = [envoy, "-c", "bootstrap.yaml", "--disable-hot-restart", "-l", "warn", "--file-flush-interval-msec", "50"]
+    command = [
+        str(envoy),
+        "-c",
+        "bootstrap.yaml",
+        "--disable-hot-restart",
+        "-l",
+        "warn",
+        "--file-flush-interval-msec",
+        "50",
+    ]
     log = folder / "envoy.log"
     with log.open("wb") as output, subprocess.Popen(command, cwd=folder, stdout=output, stderr=output) as process:
         try:
             for port in (own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"]):
-                wait_for(partial(_listens, port), f"Envoy does not listen; see {log}")
+                wait_until(partial(_listens, port), f"Envoy does not listen; see {log}")
             yield Edge(own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"], certificates, log)
         finally:
             process.terminate()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -21,7 +22,7 @@ class Sample:
     """An HTTP request and the message that it means."""
 
     path: str
-    query: list[tuple[str, str]]
+    query: httpx.QueryParams
     content_type: str
     body: bytes | None
     message: Message
@@ -40,7 +41,7 @@ def sample(message_type: type[Message], binding: Binding) -> Sample:
     for variable in variables:
         rest.ClearField(variable)
     if binding.body == "*":
-        return Sample(path, [], "application/json", json_format.MessageToJson(rest).encode(), message)
+        return Sample(path, httpx.QueryParams(), "application/json", json_format.MessageToJson(rest).encode(), message)
     content_type, body = "application/json", None
     if binding.body:
         part = getattr(rest, binding.body)
@@ -49,7 +50,9 @@ def sample(message_type: type[Message], binding: Binding) -> Sample:
         else:
             body = json_format.MessageToJson(part).encode()
         rest.ClearField(binding.body)
-    return Sample(path, list(_query("", json_format.MessageToDict(rest))), content_type, body, message)
+    return Sample(
+        path, httpx.QueryParams(list(_query("", json_format.MessageToDict(rest)))), content_type, body, message
+    )
 
 
 def _fill(message: Message) -> None:
@@ -65,7 +68,7 @@ def _fill(message: Message) -> None:
                 _fill_field(message, field)
 
 
-def _fill_field(message: Message, field: FieldDescriptor) -> None:
+def _fill_field(message: Message, field: Any) -> None:
     if field.message_type and field.is_repeated:
         _fill(getattr(message, field.name).add())
     elif field.message_type:
@@ -78,7 +81,7 @@ def _fill_field(message: Message, field: FieldDescriptor) -> None:
         setattr(message, field.name, _scalar(field))
 
 
-def _scalar(field: FieldDescriptor) -> Any:
+def _scalar(field: Any) -> Any:
     if field.enum_type:
         return field.enum_type.values[-1].number
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:

@@ -1,0 +1,1 @@
+"""The edge alone: a real Envoy between recording clients and services. See conftest.py."""

@@ -1,0 +1,160 @@
+"""Every error that the edge makes has the one shape (tests/edge/error.schema.json)."""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from scripts.stack import ports
+from services.runtime.contract import Method
+from tests.edge.contract.backend import Backend, serving
+from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running
+
+JSON = AUTHORIZED | {"content-type": "application/json"}
+LARGE = b'{"payeeId": "' + b"x" * 1_100_000 + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"{bad", "Expected :"),
+        (b'{"amount": 5}', "amount: invalid value 5"),
+        (b'{"amount": {"units": "many"}}', 'amount.units: invalid value "many"'),
+        (b"[]", "Root element must be a message"),
+        (b'{"payeeId": "\xff"}', "non UTF-8"),
+    ],
+)
+def test_json_that_does_not_fit_the_contract_is_malformed(
+    client: httpx.Client, backend: Backend, body: bytes, complaint: str
+) -> None:
+    response = client.post("/api/v1/payments", content=body, headers=JSON)
+    assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+    assert complaint in response.json()["message"]
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [("colour=red", '"colour"'), ("pageSize=many", "page_size"), ("pageSize=99999999999", "page_size")],
+)
+def test_a_query_that_does_not_fit_the_contract_is_malformed(
+    client: httpx.Client, backend: Backend, query: str, complaint: str
+) -> None:
+    response = client.get(f"/api/v1/payments?{query}", headers=AUTHORIZED)
+    assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+    assert complaint in response.json()["message"]
+    assert backend.calls == []
+
+
+def test_a_word_that_the_enum_does_not_have_is_malformed(client: httpx.Client) -> None:
+    response = client.patch("/api/v1/users/me", content=b'{"state": "TIRED"}', headers=JSON)
+    assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+    assert "TIRED" in response.json()["message"]
+
+
+def test_nothing_is_parsed_for_strangers(client: httpx.Client) -> None:
+    response = client.post("/api/v1/payments", content=b"{bad", headers={"content-type": "application/json"})
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_json_body_over_a_mebibyte_is_too_large(edge: Edge, backend: Backend, chunked: bool) -> None:
+    content = iter([LARGE]) if chunked else LARGE
+    response = httpx.post(f"{edge.url}/api/v1/payments", content=content, headers=JSON)
+    assert (response.status_code, reason_of(response)) == (413, "REQUEST_TOO_LARGE")
+    assert backend.calls == []
+
+
+def test_an_upload_may_be_larger(client: httpx.Client, backend: Backend) -> None:
+    response = client.post("/api/v1/documents/upload", content=LARGE, headers=AUTHORIZED)
+    assert response.status_code == 200
+    assert b"".join(one.content.data for one in backend.calls[0].messages) == LARGE  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("headers", [{"x-large": "x" * 40_000}, {f"x-{number}": "x" for number in range(70)}])
+def test_headers_may_be_neither_too_large_nor_too_many(edge: Edge, headers: dict[str, str]) -> None:
+    response = httpx.get(f"{edge.url}/api/v1/payments", headers=headers)
+    assert (response.status_code, reason_of(response)) == (431, "HEADERS_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"NONSENSE", b"400"),
+        (b"GET / HTTP/1.0\r\nHost: x", b"426"),
+        (b"GET / HTTP/1.1", b"400"),
+        (b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", b"400"),
+    ],
+)
+def test_what_is_not_http_is_refused_in_the_same_shape(edge: Edge, request_line: bytes, status: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port)) as connection:
+        connection.sendall(request_line + b"\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == status
+    assert reason_of(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
+
+
+def test_a_service_that_takes_too_long_is_cut_off_at_the_deadline(
+    client: httpx.Client, backend: Backend, methods: Mapping[str, Method]
+) -> None:
+    def wait(context: grpc.ServicerContext) -> Iterator[status_pb2.Status]:
+        over = threading.Event()
+        context.add_callback(over.set)
+        over.wait()
+        yield from ()
+
+    rpc = "/payment.v1.AccountService/ListAccounts"
+    with backend.answering(rpc, wait):
+        response = client.get("/api/v1/accounts", headers=AUTHORIZED)
+    assert (response.status_code, reason_of(response)) == (504, "DEADLINE_EXCEEDED")
+
+
+def test_an_error_of_a_service_passes_with_its_details(client: httpx.Client, backend: Backend) -> None:
+    info = error_details_pb2.ErrorInfo(
+        reason="ETAG_MISMATCH", domain="drawbridge", metadata={"etag": "", "id": "usr_1"}
+    )
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=10, message="It has changed.", details=[detail])
+
+    def fail(context: grpc.ServicerContext) -> Iterator[status_pb2.Status]:
+        context.set_trailing_metadata(
+            (
+                ("grpc-status-details-bin", status.SerializeToString()),
+                ("x-http-code", "412"),
+                ("retry-after", "3"),
+                ("www-authenticate", "Bearer"),
+            )
+        )
+        context.set_code(grpc.StatusCode.ABORTED)
+        context.set_details(status.message)
+        yield from ()
+
+    with backend.answering("/user.v1.UserService/GetUser", fail):
+        response = client.get("/api/v1/users/me", headers=AUTHORIZED)
+    assert (response.status_code, reason_of(response)) == (412, "ETAG_MISMATCH")
+    assert response.headers["retry-after"] == "3"
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json()["details"][0]["metadata"] == {"etag": "", "id": "usr_1"}
+
+
+@pytest.mark.parametrize("reachable", [(), ("authz",)], ids=["without authz", "without services"])
+def test_what_cannot_be_reached_is_unavailable(
+    backend: Backend, certificates: Path, tmp_path: Path, reachable: tuple[str, ...]
+) -> None:
+    names = sorted({"authz", *(method.server for method in backend.methods.values())})
+    services = dict(zip(names, ports.free(len(names)), strict=True))
+    up = {name: services[name] for name in reachable}
+    with serving(backend, certificates, up), running(tmp_path, certificates, services) as edge:
+        response = httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED)
+        assert (response.status_code, reason_of(response)) == (503, "SERVICE_UNAVAILABLE")
+        assert response.headers["retry-after"] == "1"
+        assert "x-request-id" in response.headers
+    assert backend.calls == []

@@ -1,0 +1,87 @@
+"""Only the edge says who the caller is: what a client says about it never arrives."""
+
+import httpx
+import pytest
+
+from tests.edge.contract.backend import USER, Backend, Call, headers_of
+from tests.edge.contract.edge import AUTHORIZED, Edge
+from tests.edge.contract.grpc_client import Channel
+
+PUBLIC = "/user.v1.SessionService/GetJwks"
+PROTECTED = "/payment.v1.AccountService/ListAccounts"
+SPELLINGS = [
+    "x-user-id",
+    "X-User-Id",
+    "X-USER-ID",
+    "x_user_id",
+    "x-user_id",
+    "x-user-roles",
+    "x-user-session",
+    "x-user-rpc",
+    "x-user-rpc-bin",
+    "x-user-anything",
+    "x-envoy-original-path",
+    "x-envoy-upstream-rq-timeout-ms",
+]
+spelled = pytest.mark.parametrize("name", SPELLINGS)
+
+
+def identity(call: Call) -> dict[str, list[str | bytes]]:
+    """Returns every header that says who the caller is, or looks as if it did."""
+    names = {name for name, _ in call.metadata if name.replace("_", "-").startswith("x-user-")}
+    return {name: call.values(name) for name in names}
+
+
+@spelled
+def test_a_stranger_cannot_claim_to_be_somebody(client: httpx.Client, backend: Backend, name: str) -> None:
+    response = client.get("/.well-known/jwks.json", headers=[(name, "admin"), (name, "officer")])
+    assert response.status_code == 200
+    [call] = backend.calls
+    assert identity(call) == {"x-user-rpc": [PUBLIC]}
+    assert "admin" not in dict(call.metadata).values()
+
+
+@spelled
+def test_a_user_cannot_claim_to_be_somebody_else(client: httpx.Client, backend: Backend, name: str) -> None:
+    response = client.get("/api/v1/accounts", headers=[*AUTHORIZED.items(), (name, "admin"), (name, "officer")])
+    assert response.status_code == 200
+    [call] = backend.calls
+    assert identity(call) == {"x-user-rpc": [PROTECTED], "x-user-id": [USER], "x-user-roles": ["customer"]}
+    assert "admin" not in dict(call.metadata).values()
+
+
+@pytest.mark.parametrize("name", [name.lower() for name in SPELLINGS if not name.endswith("-bin")])
+def test_a_grpc_client_cannot_claim_to_be_somebody_else(channel: Channel, backend: Backend, name: str) -> None:
+    channel.call(PROTECTED, [*AUTHORIZED.items(), (name, "admin"), (name, "officer")])
+    [call] = backend.calls
+    assert identity(call) == {"x-user-rpc": [PROTECTED], "x-user-id": [USER], "x-user-roles": ["customer"]}
+    assert "admin" not in dict(call.metadata).values()
+
+
+def test_authz_sees_only_the_headers_it_needs_and_no_service_sees_the_token(
+    client: httpx.Client, backend: Backend
+) -> None:
+    client.get("/api/v1/accounts", headers=AUTHORIZED | {"cookie": "secret", "x-user-id": "admin"})
+    [check] = backend.checks
+    assert headers_of(check) == AUTHORIZED
+    assert backend.calls[0].values("authorization") == []
+
+
+def test_a_token_in_the_query_reaches_neither_the_service_nor_the_log(
+    client: httpx.Client, backend: Backend, edge: Edge
+) -> None:
+    token = AUTHORIZED["authorization"].removeprefix("Bearer ")
+    with client.stream("GET", f"/api/v1/payments/pay_1/events?access_token={token}&afterSequence=3") as response:
+        assert response.status_code == 200
+    [call] = backend.calls
+    assert call.messages == [backend.message("payment.v1.WatchPaymentRequest", payment_id="pay_1", after_sequence=3)]
+    assert token not in str(call.metadata)
+    edge.wait_for_log(lambda entry: entry.get("request_id") == response.headers["x-request-id"])
+    assert token not in edge.log_text()
+
+
+def test_a_token_in_the_query_counts_on_stream_paths_only(client: httpx.Client, backend: Backend) -> None:
+    token = AUTHORIZED["authorization"].removeprefix("Bearer ")
+    assert client.get(f"/api/v1/accounts?access_token={token}").status_code == 401
+    assert client.get(f"/api/v1/accounts?access_token={token}", headers=AUTHORIZED).status_code == 400
+    assert backend.calls == []

@@ -1,0 +1,130 @@
+"""The routes that are compiled from the contract."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from route_compiler import TemplateError, compile_routes, path_pattern
+
+from services.runtime.contract import Binding, Method
+
+GET = Method(
+    rpc="/thing.v1.ThingService/GetThing",
+    server="thing",
+    request_type="thing.v1.GetThingRequest",
+    response_type="thing.v1.Thing",
+    client_streaming=False,
+    server_streaming=False,
+    safe_to_retry=True,
+    bindings=(Binding("GET", "/api/v1/things/{thing_id}", ""),),
+    access="token",
+    roles=frozenset(),
+    callers=frozenset({"edge"}),
+    idempotency_key=False,
+    deadline=5.0,
+    location="",
+    query_token=False,
+)
+DELETE = replace(
+    GET, rpc="/thing.v1.ThingService/DeleteThing", bindings=(Binding("DELETE", "/api/v1/things/{thing_id}", ""),)
+)
+UPLOAD = replace(
+    GET,
+    rpc="/thing.v1.ThingService/UploadThing",
+    bindings=(Binding("POST", "/api/v1/things/upload", "content"),),
+    client_streaming=True,
+)
+
+
+def rest_routes(*methods: Method) -> list[dict[str, Any]]:
+    return [route for route in compile_routes(methods) if route["match"].get("path") not in {m.rpc for m in methods}]
+
+
+def grpc_route(method: Method) -> dict[str, Any]:
+    [route] = [route for route in compile_routes([method]) if route["match"].get("path") == method.rpc]
+    return route
+
+
+@pytest.mark.parametrize("path", ["/api/v1/things/thg_1", "/api/v1/things/me", "/api/v1/things/a.b~c_d-e"])
+def test_a_path_of_the_template_matches(path: str) -> None:
+    assert re.fullmatch(path_pattern("/api/v1/things/{thing_id}"), path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/things/",
+        "/api/v1/things/a/",
+        "/api/v1/things/a/b",
+        "/api/v1/things/a%2Fb",
+        "/api/v1/things/%00",
+        "/api/v1/things/%ff",
+        "/api/v1/things/a:cancel",
+        "/api/v1/things/a b",
+        "/apiXv1/things/a",
+        "/x/api/v1/things/a",
+    ],
+)
+def test_any_other_path_does_not(path: str) -> None:
+    assert not re.fullmatch(path_pattern("/api/v1/things/{thing_id}"), path)
+
+
+def test_dots_and_colons_of_a_template_are_meant_literally() -> None:
+    assert re.fullmatch(path_pattern("/.well-known/{name}.json:verify"), "/.well-known/a.json:verify")
+    assert not re.fullmatch(path_pattern("/.well-known/{name}.json"), "/xwell-known/a.json")
+
+
+@pytest.mark.parametrize("template", ["/v1/{name=things/*}", "/v1/**", "/v1/{name"])
+def test_a_template_without_a_strict_pattern_is_refused(template: str) -> None:
+    with pytest.raises(TemplateError, match=re.escape(template)):
+        path_pattern(template)
+
+
+def test_a_fixed_path_comes_before_one_with_a_variable() -> None:
+    first, *_ = compile_routes([GET, UPLOAD])
+    assert first["match"]["path"] == "/api/v1/things/upload"
+
+
+def test_a_wrong_method_is_told_all_methods_of_the_path() -> None:
+    refusals = [route for route in rest_routes(GET, DELETE, UPLOAD) if "direct_response" in route]
+    allow = [route["response_headers_to_add"][0]["header"]["value"] for route in refusals]
+    assert allow == ["DELETE, GET, POST", "DELETE, GET"]  # /things/upload is a /things/{thing_id}, too
+    assert {route["direct_response"]["status"] for route in refusals} == {405}
+
+
+def test_every_route_that_is_forwarded_asks_authz_for_its_rpc() -> None:
+    for route in compile_routes([GET, DELETE, UPLOAD]):
+        check = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
+        if "route" in route:
+            assert check["check_settings"]["context_extensions"] == {"rpc": route["name"]}
+        else:
+            assert check["disabled"]
+
+
+def test_an_internal_rpc_has_no_route() -> None:
+    assert compile_routes([replace(GET, access="none", bindings=())]) == []
+
+
+def test_the_service_learns_the_deadline_and_the_edge_enforces_it_later() -> None:
+    action = grpc_route(GET)["route"]
+    assert action["max_stream_duration"] == {"max_stream_duration": "6s", "grpc_timeout_header_max": "6s"}
+    assert action["timeout"] == "5.5s"
+
+
+def test_a_stream_of_typed_messages_may_be_silent_and_one_of_bytes_may_not() -> None:
+    watch = grpc_route(replace(GET, server_streaming=True, deadline=3600.0))["route"]
+    events = grpc_route(replace(GET, server_streaming=True, deadline=3600.0, response_type="google.api.HttpBody"))[
+        "route"
+    ]
+    assert (watch["timeout"], watch["idle_timeout"]) == ("0s", "3601s")
+    assert (events["timeout"], "idle_timeout" in events) == ("0s", False)
+
+
+def test_only_a_client_stream_may_send_more_than_a_message() -> None:
+    limits = [
+        "envoy.filters.http.body_size_limit" in route["typed_per_filter_config"]
+        for route in compile_routes([GET, UPLOAD])
+        if "route" in route
+    ]
+    assert limits == [True, False, False, True]  # REST, the fixed path first, then gRPC
