@@ -50,6 +50,14 @@ def edge(
 
 
 @pytest.fixture
+def own_edge(methods: Mapping[str, Method], certificates: Path, tmp_path: Path) -> Iterator[Edge]:
+    """An edge for one test, which may change it. It reaches nothing."""
+    names = sorted({"authz", *(method.server for method in methods.values())})
+    with running(tmp_path, certificates, dict(zip(names, ports.free(len(names)), strict=True))) as edge:
+        yield edge
+
+
+@pytest.fixture
 def backend(_backend: Backend, edge: Edge) -> Backend:
     """What is behind the edge, with nothing recorded yet."""
     _backend.calls.clear()

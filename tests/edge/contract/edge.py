@@ -32,7 +32,8 @@ class Edge:
     tls_port: int
     keys_port: int
     certificates: Path
-    _log: Path
+    _folder: Path
+    _values: Mapping[str, str]
 
     @property
     def url(self) -> str:
@@ -41,12 +42,16 @@ class Edge:
 
     def wait_for_log(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Returns the first entry of the access log that is wanted."""
-        wait_until(lambda: any(map(wanted, self._entries())), f"there is no such line in {self._log}")
+        wait_until(lambda: any(map(wanted, self._entries())), f"there is no such line in the log in {self._folder}")
         return next(filter(wanted, self._entries()))
 
     def log_text(self) -> str:
         """Returns all that Envoy has written."""
-        return self._log.read_text()
+        return (self._folder / "envoy.log").read_text()
+
+    def render(self, **values: str) -> None:
+        """Renders its configuration anew, with other values."""
+        render("native", {**self._values, **values}, self._folder)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         return (json.loads(line) for line in self.log_text().splitlines(keepends=True) if line.endswith("}\n"))
@@ -63,28 +68,26 @@ def reason_of(response: httpx.Response) -> str:
 @contextmanager
 def running(folder: Path, certificates: Path, services: Mapping[str, int]) -> Iterator[Edge]:
     """Runs Envoy in front of services on these ports of loopback."""
-    names = ["EDGE_PORT", "EDGE_TLS_PORT", "ADMIN_PORT", "KEYS_PORT"]
-    own = dict(zip(names, ports.free(len(names), but=[*services.values()]), strict=True))
-    values = {name: str(port) for name, port in own.items()}
-    values |= {f"{service.upper()}_PORT": str(port) for service, port in services.items()}
-    render("native", values | {"CERTS": str(certificates), "CONTRACT": str(CONTRACT)}, folder)
+    names = ["EDGE_PORT", "EDGE_TLS_PORT", "KEYS_PORT", "ADMIN_PORT"]
+    edge_port, tls_port, keys_port, _ = own = ports.free(len(names), but=[*services.values()])
+    values = {
+        **{name: str(port) for name, port in zip(names, own, strict=True)},
+        **{f"{service.upper()}_PORT": str(port) for service, port in services.items()},
+        "CERTS": str(certificates),
+        "CONTRACT": str(CONTRACT),
+    }
+    edge = Edge(edge_port, tls_port, keys_port, certificates, folder, values)
+    edge.render()
     envoy = Path(sysconfig.get_path("scripts"), "envoy")
-    command = [
-        str(envoy),
-        "-c",
-        "bootstrap.yaml",
-        "--disable-hot-restart",
-        "-l",
-        "warn",
-        "--file-flush-interval-msec",
-        "50",
-    ]
-    log = folder / "envoy.log"
-    with log.open("wb") as output, subprocess.Popen(command, cwd=folder, stdout=output, stderr=output) as process:
+    options = ["--disable-hot-restart", "--concurrency", "2", "-l", "warn", "--file-flush-interval-msec", "50"]
+    with (
+        (folder / "envoy.log").open("wb") as log,
+        subprocess.Popen([envoy, "-c", "bootstrap.yaml", *options], cwd=folder, stdout=log, stderr=log) as process,
+    ):
         try:
-            for port in (own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"]):
-                wait_until(partial(_listens, port), f"Envoy does not listen; see {log}")
-            yield Edge(own["EDGE_PORT"], own["EDGE_TLS_PORT"], own["KEYS_PORT"], certificates, log)
+            for port in own:
+                wait_until(partial(_listens, port), f"Envoy does not listen; see envoy.log in {folder}")
+            yield edge
         finally:
             process.terminate()
 
