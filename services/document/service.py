@@ -1,0 +1,111 @@
+"""The servicer of documents: proto to domain to proto."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+from document.v1 import document_pb2, document_pb2_grpc
+from google.api import httpbody_pb2
+from google.protobuf import empty_pb2
+
+from services.document.domain import Document
+from services.document.inspection import Inspector
+from services.document.objects import Objects
+from services.document.store import Documents
+from services.document.upload import Uploads
+from services.runtime import caller, paging
+from services.runtime.contract import EDGE
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DocumentService(document_pb2_grpc.DocumentServiceServicer):
+    """See proto/document/v1/document.proto."""
+
+    def __init__(self, documents: Documents, objects: Objects, inspector: Inspector, uploads: Uploads) -> None:
+        self._documents = documents
+        self._objects = objects
+        self._inspector = inspector
+        self._uploads = uploads
+
+    async def UploadDocument(
+        self, requests: AsyncIterator[document_pb2.UploadDocumentRequest], _: Context
+    ) -> document_pb2.Document:
+        bodies = (request.content async for request in requests)
+        return _document(await self._uploads.take(caller.current().user_id, bodies))
+
+    async def GetDocument(self, request: document_pb2.GetDocumentRequest, _: Context) -> document_pb2.Document:
+        document = await self._documents.get(request.document_id)
+        _require_visible(document, "officer")
+        return _document(document)
+
+    async def ListDocuments(
+        self, request: document_pb2.ListDocumentsRequest, _: Context
+    ) -> document_pb2.ListDocumentsResponse:
+        owner_id = caller.current().user_id
+        page = paging.page(request.page_size, request.page_token, "documents", owner_id)
+        documents, token = page.cut(await self._documents.list_of(owner_id, page), lambda document: document.id)
+        return document_pb2.ListDocumentsResponse(documents=map(_document, documents), next_page_token=token)
+
+    async def DownloadDocument(
+        self, request: document_pb2.DownloadDocumentRequest, context: Context
+    ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
+        document = await self._documents.get(request.document_id)
+        _require_visible(document, "officer")
+        pieces = await self._objects.read(document.id)
+        await context.send_initial_metadata(
+            (("content-disposition", _attachment(document.file.name)), ("x-content-type-options", "nosniff"))
+        )
+        async for piece in pieces:
+            yield httpbody_pb2.HttpBody(content_type=document.file.content_type, data=piece)
+
+    async def VerifyDocument(self, request: document_pb2.VerifyDocumentRequest, _: Context) -> document_pb2.Document:
+        document = await self._documents.get(request.document_id)
+        if caller.current().peer == EDGE:
+            _require_visible(document, "officer")
+        inspection = await self._inspector.inspect(document.id, document.file.content_type)
+        return _document(await self._documents.check_again(document, inspection))
+
+    async def DeleteDocument(self, request: document_pb2.DeleteDocumentRequest, _: Context) -> empty_pb2.Empty:
+        document = await self._documents.get(request.document_id)
+        _require_visible(document)
+        await self._documents.remove(document.id)  # first: a file without a row is swept, a row without a file lies
+        await self._objects.delete(document.id)
+        return empty_pb2.Empty()
+
+    async def FindIdentityDocument(
+        self, request: document_pb2.FindIdentityDocumentRequest, _: Context
+    ) -> document_pb2.FindIdentityDocumentResponse:
+        document_id = await self._documents.find_identity(request.user_id)
+        return document_pb2.FindIdentityDocumentResponse(document_id=document_id)
+
+
+def _require_visible(document: Document, *roles: str) -> None:
+    """Lets the owner pass, and callers with one of these roles."""
+    caller.current().require_owner(document.owner_id, f"Document {document.id}", *roles)
+
+
+def _document(document: Document) -> document_pb2.Document:
+    proto = document_pb2.Document(
+        id=document.id,
+        owner_id=document.owner_id,
+        kind=document_pb2.Document.Kind.ValueType(document.kind.value),
+        file_name=document.file.name,
+        content_type=document.file.content_type,
+        size_bytes=document.file.size_bytes,
+        sha256=document.file.sha256,
+        state=document_pb2.Document.State.ValueType(document.state.value),
+    )
+    for check in document.checks:
+        outcome = document_pb2.DocumentCheck.PASSED if check.passed else document_pb2.DocumentCheck.FAILED
+        proto.checks.add(name=check.name, outcome=outcome, detail=check.detail)
+    proto.create_time.FromDatetime(document.create_time)
+    return proto
+
+
+def _attachment(name: str) -> str:
+    """Content-Disposition (RFC 6266), with the name also for clients that read only ASCII."""
+    plain = re.sub(r'[^ -~]|["\\%]', "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
