@@ -5,8 +5,9 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
@@ -45,6 +46,8 @@ def running(folder: RunFolder) -> bool:
     """Tells whether there is a supervisor to talk to."""
     try:
         _ask(folder, "getState")
+    except Fault:
+        return True  # it is shutting down
     except OSError:
         return False
     return True
@@ -88,12 +91,11 @@ def broken(folder: RunFolder, since: float) -> list[str]:
 
 def stop(folder: RunFolder) -> None:
     """Ends all processes of the stack, those too that a killed supervisor left behind."""
-    try:
+    with suppress(OSError, Fault):
         _ask(folder, "shutdown")
-    except (OSError, Fault):
-        pass
-    else:
-        psutil.wait_procs(_processes(folder), timeout=2 * _STOP_SECONDS)
+    deadline = time.monotonic() + 2 * _STOP_SECONDS
+    while running(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)  # by itself it looks once a second who has ended, and at every question
     left = _processes(folder)
     for process in left:
         process.terminate()
