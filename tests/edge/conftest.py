@@ -2,12 +2,14 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from scripts.stack import lifecycle
 from scripts.stack.folder import run_folder
+from tests.edge.people import People
 from tests.edge.stack import Stack
 
 
@@ -20,3 +22,10 @@ def stack() -> Iterator[Stack]:
         yield Stack(settings, **{name.lower(): value for name, value in settings.reach().items()})
     finally:
         lifecycle.clean(folder)
+
+
+@pytest.fixture(scope="module")
+def people(stack: Stack) -> Iterator[People]:
+    """Users of the stack."""
+    with ExitStack() as clients:
+        yield People(stack, clients)

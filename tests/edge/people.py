@@ -1,0 +1,113 @@
+"""Users as the edge sees them: each signs up, logs in, and makes requests of their own."""
+
+import io
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from tests.edge.stack import Stack
+from tests.waiting import wait_until
+
+Json = dict[str, Any]
+BORN = {"year": 1985, "month": 12, "day": 10}
+
+
+@dataclass
+class Person:
+    """A client with somebody's access token."""
+
+    client: httpx.Client
+    id: str
+    email: str
+    password: str
+
+    def account(self, currency: str = "EUR") -> Json:
+        """Their account in a currency."""
+        accounts = self.client.get("/api/v1/accounts").raise_for_status().json()["accounts"]
+        found: Json = next(one for one in accounts if one["currencyCode"] == currency)
+        return found
+
+    def upload(self, content: bytes, name: str = "passport.png", kind: str = "PASSPORT") -> httpx.Response:
+        """Uploads a document."""
+        files = {"file": (name, content, "application/octet-stream")}
+        return self.client.post("/api/v1/documents/upload", data={"kind": kind}, files=files)
+
+    def pay(self, payee: "Person", units: int, key: str | None = None, **amount: Any) -> httpx.Response:
+        """Makes a payment."""
+        body = {"payeeId": payee.id, "amount": {"currencyCode": "EUR", "units": str(units), "nanos": 0} | amount}
+        headers = {"idempotency-key": key or secrets.token_hex()}
+        return self.client.post("/api/v1/payments", json=body, headers=headers)
+
+    def settled(self, payment_id: str) -> Json:
+        """Waits until a payment is settled, and returns it."""
+
+        def is_settled() -> bool:
+            return bool(self.client.get(f"/api/v1/payments/{payment_id}").json().get("state") == "SETTLED")
+
+        wait_until(is_settled, f"payment {payment_id} is not settled")
+        payment: Json = self.client.get(f"/api/v1/payments/{payment_id}").json()
+        return payment
+
+
+class People:
+    """Everybody who uses a stack."""
+
+    def __init__(self, stack: Stack, clients: ExitStack) -> None:
+        self._stack = stack
+        self._clients = clients
+        self.nobody = self._client()
+        self.admin = self.log_in("", stack.admin_email, stack.admin_password)
+
+    def log_in(self, user_id: str, email: str, password: str) -> Person:
+        """Logs somebody in."""
+        session = self.nobody.post("/api/v1/sessions", json={"email": email, "password": password})
+        token = session.raise_for_status().json()["accessToken"]
+        return Person(self._client(authorization=f"Bearer {token}"), user_id, email, password)
+
+    def sign_up(self, name: str = "Ada Byron", country: str = "DE") -> Person:
+        """Signs a new user up and logs them in."""
+        email, password = f"{secrets.token_hex(8)}@example.com", secrets.token_urlsafe(18)
+        profile = {"displayName": name, "country": country, "dateOfBirth": BORN}
+        user = self.nobody.post("/api/v1/users", json={"email": email, "password": password} | profile)
+        return self.log_in(user.raise_for_status().json()["id"], email, password)
+
+    def payer(self, units: int, name: str = "Ada Byron") -> Person:
+        """Somebody who may pay: screened, with a passport and money."""
+        person = self.sign_up(name)
+        assert person.upload(scan()).status_code == 201
+        if units:
+            self.deposit(person, units).raise_for_status()
+        wait_until(lambda: person.client.get("/api/v1/kyc/me").json().get("state") == "VERIFIED", "KYC is not passed")
+        return person
+
+    def deposit(self, person: Person, units: int) -> httpx.Response:
+        """Has the treasurer pay somebody money in."""
+        return self.admin.client.post(
+            f"/api/v1/accounts/{person.account()['id']}:deposit",
+            json={"amount": {"currencyCode": "EUR", "units": units}},
+            headers={"idempotency-key": secrets.token_hex()},
+        )
+
+    def _client(self, **headers: str) -> httpx.Client:
+        client = httpx.Client(base_url=self._stack.edge_url, headers=headers, trust_env=False, timeout=20)
+        return self._clients.enter_context(client)
+
+
+def scan(size: tuple[int, int] = (640, 480)) -> bytes:
+    """Draws something that no other scan is like."""
+    file = io.BytesIO()
+    Image.effect_noise(size, 64).save(file, "PNG")
+    return file.getvalue()
+
+
+def events_of(response: httpx.Response) -> list[Json]:
+    """Reads a Server-Sent Events stream to its end: its events as dictionaries of their fields."""
+    events = [
+        dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
+        for block in response.read().decode().split("\n\n")
+    ]
+    return [event for event in events if "event" in event]

@@ -1,0 +1,82 @@
+"""What clients see while a part of the system is killed, away or slow, and that it goes on afterwards."""
+
+import httpx
+import pytest
+
+from tests.edge.contract.edge import reason_of
+from tests.edge.people import People
+from tests.edge.stack import Stack
+from tests.waiting import wait_until
+
+
+def unavailable(response: httpx.Response) -> bool:
+    """Tells whether a response is the one of a system that lacks a part, with all that belongs to it."""
+    assert reason_of(response)
+    return response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("part", ["user", "compliance", "document"])
+def test_without_a_service_that_it_needs_a_payment_is_refused_for_now(people: People, stack: Stack, part: str) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    with stack.without(part):
+        refused = payer.pay(payee, 1, key="again")
+        assert unavailable(refused)
+        assert payer.client.get("/api/v1/payments").json()["payments"] == []
+    wait_until(lambda: payer.pay(payee, 1, key="again").status_code == 201, f"no payment after {part} came back")
+    assert len(payer.client.get("/api/v1/payments").json()["payments"]) == 1
+
+
+def test_without_the_service_itself_the_edge_says_so(people: People, stack: Stack) -> None:
+    payer = people.sign_up()
+    with stack.without("payment"):
+        assert unavailable(payer.client.get("/api/v1/accounts"))
+    wait_until(lambda: payer.client.get("/api/v1/accounts").status_code == 200, "no answer after payment came back")
+
+
+def test_without_authz_nobody_gets_in(people: People, stack: Stack) -> None:
+    person = people.sign_up()
+    with stack.without("authz"):
+        assert unavailable(person.client.get("/api/v1/users/me"))
+        assert unavailable(people.nobody.get("/.well-known/jwks.json"))
+    wait_until(lambda: person.client.get("/api/v1/users/me").status_code == 200, "no answer after authz came back")
+
+
+def test_without_its_database_a_service_says_so_and_recovers(people: People, stack: Stack) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    with stack.without("postgres"):
+        assert unavailable(payer.client.get("/api/v1/accounts"))
+    wait_until(lambda: payer.pay(payee, 1, key="db").status_code == 201, "no payment after Postgres came back")
+    assert len(payer.client.get("/api/v1/payments").json()["payments"]) == 1
+
+
+def test_without_nats_payments_settle_and_watchers_are_told(people: People, stack: Stack) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    with stack.without("nats"):
+        payment = payer.pay(payee, 1).json()
+        status = payer.client.get(f"/api/v1/payments/{payment['id']}/status")
+        assert "SETTLED" in status.text
+    notified = "/api/v1/notifications"
+    wait_until(lambda: len(payer.client.get(notified).json()["notifications"]) == 2, "the events were lost")
+
+
+def test_a_service_that_hangs_is_given_up_on_at_the_deadline(people: People, stack: Stack) -> None:
+    person = people.sign_up()
+    with stack.paused("payment"):
+        late = person.client.get("/api/v1/accounts")
+    assert (late.status_code, reason_of(late)) == (504, "DEADLINE_EXCEEDED")
+
+
+def test_a_payment_that_waits_for_a_service_that_hangs_is_given_up_on_in_time(people: People, stack: Stack) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    with stack.paused("compliance"):
+        late = payer.pay(payee, 1)
+    assert (late.status_code, bool(reason_of(late))) == (504, True)
+    assert payer.client.get("/api/v1/payments").json()["payments"] == []
+
+
+def test_a_payment_is_settled_though_its_service_is_killed(people: People, stack: Stack) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    payment = payer.pay(payee, 1).json()
+    stack.kill("payment")
+    assert payer.settled(payment["id"])["state"] == "SETTLED"
+    assert payee.account()["balance"]["units"] == "1"

@@ -1,0 +1,240 @@
+"""What users do, through the real edge and the whole system behind it."""
+
+import csv
+import json
+import secrets
+import ssl
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from payment.v1 import payment_pb2, payment_pb2_grpc
+from user.v1 import user_pb2, user_pb2_grpc
+
+from tests.edge.contract.edge import reason_of
+from tests.edge.people import BORN, People, events_of, scan
+from tests.edge.stack import Stack
+
+AMOUNT = {"currencyCode": "EUR", "units": "40", "nanos": 0}
+
+
+def test_a_payment_from_sign_up_to_settlement(people: People) -> None:
+    payer, payee = people.payer(100), people.sign_up("Grace Hopper", "NL")
+    created = payer.pay(payee, 40)
+    payment = created.json()
+    assert created.status_code == 201
+    assert created.headers["location"] == f"/api/v1/payments/{payment['id']}"
+    assert (payment["state"], payment["amount"], payment["payerId"]) == ("AUTHORIZED", AMOUNT, payer.id)
+    assert payer.account()["reserved"]["units"] == "40"
+
+    with payer.client.stream("GET", f"/api/v1/payments/{payment['id']}/status") as status:
+        assert status.headers["content-type"] == "text/event-stream"
+        events = events_of(status)
+    assert [(event["event"], event.get("id")) for event in events] == [
+        ("payment", "1"),
+        ("payment", "2"),
+        ("end", None),
+    ]
+    assert [json.loads(event["data"])["state"] for event in events[:2]] == ["AUTHORIZED", "SETTLED"]
+
+    assert payer.account()["balance"]["units"] == "60"
+    assert payee.account()["available"]["units"] == "40"
+    entries = payee.client.get(f"/api/v1/accounts/{payee.account()['id']}/entries").json()["entries"]
+    assert [(one["kind"], one["amount"], one["paymentId"]) for one in entries] == [("PAYMENT", AMOUNT, payment["id"])]
+    assert payee.client.get("/api/v1/payments").json()["payments"][0]["state"] == "SETTLED"
+
+
+def test_a_stream_that_is_finished_answers_204_and_a_broken_one_resumes(people: People) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    payment = payer.settled(payer.pay(payee, 1).json()["id"])
+    path = f"/api/v1/payments/{payment['id']}/status"
+    resumed = payer.client.get(path, headers={"last-event-id": "1"})
+    assert [event.get("id") for event in events_of(resumed)] == ["2", None]
+    finished = payer.client.get(path, headers={"last-event-id": "2"})
+    assert (finished.status_code, finished.content) == (204, b"")
+
+
+def test_an_event_source_sends_its_token_in_the_query_and_nobody_writes_it_down(people: People, stack: Stack) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    payment = payer.settled(payer.pay(payee, 1).json()["id"])
+    token = payer.client.headers["authorization"].split()[1]
+    status = people.nobody.get(f"/api/v1/payments/{payment['id']}/status", params={"access_token": token})
+    assert events_of(status)[-1]["event"] == "end"
+    elsewhere = people.nobody.get(f"/api/v1/payments/{payment['id']}", params={"access_token": token})
+    assert elsewhere.status_code == 401
+    for process in ("envoy", "authz", "payment"):
+        assert token not in stack.log(process)
+
+
+def test_programs_watch_a_payment_line_by_line(people: People) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    payment = payer.pay(payee, 1).json()
+    watched = payer.client.get(f"/api/v1/payments/{payment['id']}/events")
+    assert [json.loads(line)["sequence"] for line in watched.text.splitlines()] == [1, 2]
+
+
+def test_a_repeated_key_gets_the_first_answer_byte_for_byte(people: People) -> None:
+    payer, payee = people.payer(10), people.sign_up()
+    first = payer.pay(payee, 1, key="once")
+    payer.settled(first.json()["id"])
+    again = payer.pay(payee, 1, key='"once"')
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotent-replayed"] == "true"
+    other = payer.pay(payee, 2, key="once")
+    assert (other.status_code, reason_of(other)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    without = payer.client.post("/api/v1/payments", json={"payeeId": payee.id, "amount": AMOUNT})
+    assert (without.status_code, reason_of(without)) == (400, "IDEMPOTENCY_KEY_REQUIRED")
+
+
+def test_a_payment_without_an_identity_document_is_refused_and_leaves_nothing_behind(people: People) -> None:
+    payer, payee = people.sign_up(), people.sign_up()
+    people.deposit(payer, 50)
+    refused = payer.pay(payee, 1)
+    assert refused.status_code == 400
+    types = {one["type"] for detail in refused.json()["details"] for one in detail.get("violations", [])}
+    assert "IDENTITY_DOCUMENT_REQUIRED" in types
+    assert payer.client.get("/api/v1/payments").json()["payments"] == []
+    assert payer.account()["reserved"]["units"] == "0"
+
+
+def test_what_is_decided_about_a_payment_is_a_payment(people: People) -> None:
+    payer, payee = people.payer(50_000), people.sign_up()
+    large = payer.pay(payee, 20_000).json()
+    assert (large["state"], large["stateReason"]) == ("IN_REVIEW", "AMOUNT_OVER_THRESHOLD")
+    too_much = payer.pay(payee, 40_000).json()
+    assert too_much["state"] == "IN_REVIEW" or too_much["stateReason"] == "INSUFFICIENT_FUNDS"
+    poor = people.payer(5).pay(payee, 6).json()
+    assert (poor["state"], poor["stateReason"]) == ("DECLINED", "INSUFFICIENT_FUNDS")
+
+
+def test_a_payment_to_somebody_on_the_sanctions_list_is_declined(people: People) -> None:
+    with (Path(__file__).parents[2] / "services/compliance/sanctions_sample.csv").open() as sample:
+        name = next(row[1] for row in csv.reader(sample) if row[2] == "individual")
+    last, first = name.title().split(", ")
+    sanctioned = people.sign_up(f"{first} {last}")
+    payment = people.payer(10).pay(sanctioned, 1).json()
+    assert (payment["state"], payment["stateReason"]) == ("DECLINED", "SANCTIONS_HIT")
+
+
+def test_strangers_see_nothing_and_officers_all(people: People) -> None:
+    payer, payee, stranger = people.payer(10), people.sign_up(), people.sign_up()
+    payment = payer.pay(payee, 1).json()
+    for path in (f"/api/v1/payments/{payment['id']}", f"/api/v1/payments/{payment['id']}/status"):
+        refused = stranger.client.get(path)
+        assert (refused.status_code, reason_of(refused)) == (403, "NOT_A_PARTY")
+    assert people.admin.client.get(f"/api/v1/payments/{payment['id']}").status_code == 200
+    refused = stranger.client.get(f"/api/v1/accounts/{payer.account()['id']}/entries")
+    assert (refused.status_code, reason_of(refused)) == (403, "NOT_THE_OWNER")
+    refused = stranger.client.get("/api/v1/users")
+    assert (refused.status_code, reason_of(refused)) == (403, "ROLE_REQUIRED")
+    missing = payer.client.get("/api/v1/payments/pay_unknown")
+    assert (missing.status_code, reason_of(missing)) == (404, "PAYMENT_NOT_FOUND")
+
+
+def test_a_profile_is_changed_field_by_field_and_never_over_anothers_change(people: People) -> None:
+    person = people.sign_up()
+    before = person.client.get("/api/v1/users/me").json()
+    changed = person.client.patch(
+        "/api/v1/users/me?updateMask=address", json={"address": "1 Main St", "displayName": "X"}
+    )
+    assert (changed.status_code, changed.json()["address"]) == (200, "1 Main St")
+    assert changed.json()["displayName"] == before["displayName"]
+    stale = person.client.patch("/api/v1/users/me", json={"address": "2 Main St", "etag": before["etag"]})
+    assert (stale.status_code, reason_of(stale)) == (409, "ETAG_MISMATCH")
+    promoted = person.client.patch("/api/v1/users/me?updateMask=roles", json={"roles": ["admin"]})
+    assert (promoted.status_code, reason_of(promoted)) == (403, "ADMIN_ONLY_FIELD")
+    taken = people.nobody.post(
+        "/api/v1/users",
+        json={
+            "email": person.email.upper(),
+            "password": "correct horse battery",
+            "displayName": "A",
+            "country": "DE",
+            "dateOfBirth": BORN,
+        },
+    )
+    assert (taken.status_code, reason_of(taken)) == (409, "EMAIL_ALREADY_EXISTS")
+
+
+def test_a_session_is_renewed_once_per_token_and_ended_by_a_theft(people: People) -> None:
+    person = people.sign_up()
+    session = people.nobody.post("/api/v1/sessions", json={"email": person.email, "password": person.password}).json()
+    assert (session["tokenType"], session["expiresIn"]) == ("Bearer", 600)
+    renew = {"refreshToken": session["refreshToken"]}
+    renewed = people.nobody.post("/api/v1/sessions:refresh", json=renew)
+    assert renewed.status_code == 200
+    stolen = people.nobody.post("/api/v1/sessions:refresh", json=renew)
+    assert (stolen.status_code, reason_of(stolen)) == (401, "INVALID_REFRESH_TOKEN")
+    assert stolen.headers["www-authenticate"].startswith("Bearer")
+    newest = people.nobody.post("/api/v1/sessions:refresh", json={"refreshToken": renewed.json()["refreshToken"]})
+    assert newest.status_code == 401
+    ended = person.client.delete("/api/v1/sessions/current")
+    assert (ended.status_code, ended.content) == (204, b"")
+
+
+def test_a_document_comes_back_as_it_was_and_is_gone_when_deleted(people: People) -> None:
+    owner, content = people.sign_up(), scan()
+    uploaded = owner.upload(content, "../../etc/pass port.png")
+    document = uploaded.json()
+    assert uploaded.headers["location"] == f"/api/v1/documents/{document['id']}"
+    assert (document["state"], document["contentType"], document["fileName"]) == (
+        "VERIFIED",
+        "image/png",
+        "pass port.png",
+    )
+    downloaded = owner.client.get(f"/api/v1/documents/{document['id']}/content")
+    assert (downloaded.headers["content-type"], downloaded.content) == ("image/png", content)
+    assert owner.client.post(f"/api/v1/documents/{document['id']}:verify").json()["state"] == "VERIFIED"
+    assert people.sign_up().client.get(f"/api/v1/documents/{document['id']}").status_code == 403
+    copied = people.sign_up().upload(content).json()
+    assert [one["name"] for one in copied["checks"] if one["outcome"] == "FAILED"] == ["NOT_ANOTHER_USERS"]
+    assert owner.client.delete(f"/api/v1/documents/{document['id']}").status_code == 204
+    assert owner.client.get(f"/api/v1/documents/{document['id']}/content").status_code == 404
+
+
+def test_an_upload_that_is_no_document_is_refused(people: People) -> None:
+    owner = people.sign_up()
+    text = owner.upload(b"just some text " * 50)
+    assert (text.status_code, reason_of(text)) == (415, "UNSUPPORTED_FILE_TYPE")
+    small = owner.upload(scan((40, 40))).json()
+    assert [one["name"] for one in small["checks"] if one["outcome"] == "FAILED"] == ["USEFUL_SIZE"]
+    large = owner.upload(scan() + b"\0" * 26_300_000)
+    assert (large.status_code, reason_of(large)) == (413, "FILE_TOO_LARGE")
+    assert [one["id"] for one in owner.client.get("/api/v1/documents").json()["documents"]] == [small["id"]]
+
+
+def test_the_same_rpcs_are_there_for_grpc_clients(people: People, stack: Stack) -> None:
+    person = people.sign_up()
+    metadata = (("authorization", person.client.headers["authorization"]),)
+    with grpc.insecure_channel(stack.edge_url.removeprefix("http://")) as channel:
+        users = user_pb2_grpc.UserServiceStub(channel)
+        user = users.GetUser(user_pb2.GetUserRequest(user_id="me"), metadata=metadata)
+        assert user.id == person.id
+        with pytest.raises(grpc.RpcError) as refused:
+            users.GetUser(user_pb2.GetUserRequest(user_id="me"))
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError):
+            users.BatchGetUsers(user_pb2.BatchGetUsersRequest(user_ids=[person.id]), metadata=metadata)
+        accounts = payment_pb2_grpc.AccountServiceStub(channel)
+        listed = accounts.ListAccounts(payment_pb2.ListAccountsRequest(), metadata=metadata)
+        assert [account.currency_code for account in listed.accounts] == ["EUR"]
+
+
+def test_over_tls_the_same_edge_answers(people: People, stack: Stack) -> None:
+    trust = ssl.create_default_context(cafile=stack.edge_ca)
+    with httpx.Client(base_url=stack.edge_tls_url, verify=trust, trust_env=False, http2=True) as client:
+        answer = client.get("/.well-known/jwks.json")
+    assert (answer.status_code, answer.http_version, len(answer.json()["keys"])) == (200, "HTTP/2", 2)
+
+
+def test_nothing_secret_is_logged(people: People, stack: Stack) -> None:
+    person = people.sign_up()
+    session = people.nobody.post("/api/v1/sessions", json={"email": person.email, "password": person.password}).json()
+    secret = secrets.token_urlsafe(24)
+    people.nobody.post("/api/v1/sessions", json={"email": person.email, "password": secret})
+    for process in ("envoy", "authz", "user"):
+        log = stack.log(process)
+        for word in (person.password, secret, session["accessToken"], session["refreshToken"]):
+            assert word not in log
