@@ -1,0 +1,157 @@
+"""authz and the user service together: what one signs the other believes, over HTTPS with mesh certificates."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from user.v1 import user_pb2, user_pb2_grpc
+
+from authz.jwks import LARGEST_SET, BadKeySet, Keys, download
+from authz.tokens import InvalidToken, Tokens
+from services.runtime.events import Outbox, open_bus
+from services.runtime.postgres import Database, open_database
+from services.user.admin import FirstAdmin
+from services.user.authentication import Authentication
+from services.user.domain import KEY_NOTICE, ROLES
+from services.user.keys import KeyRing
+from services.user.passwords import Passwords
+from services.user.service import SessionService
+from services.user.store import Sessions, SigningKeys, Users
+from tests.integration.conftest import FreshDatabase
+from tests.integration.serving import As, identity, serving
+from tests.issuer import AUDIENCE, ISSUER
+
+EMAIL, PASSWORD = "admin@example.com", "correct horse battery"
+
+
+class Publisher(ThreadingHTTPServer):
+    """An HTTPS server for peers of the mesh that answers every GET with what it is told to."""
+
+    status = 200
+    body = b""
+
+
+class Answer(BaseHTTPRequestHandler):
+    """What the publisher was told to say."""
+
+    server: Publisher
+
+    def do_GET(self) -> None:  # the standard library's name
+        self.send_response(self.server.status)
+        self.send_header("location", "https://localhost/elsewhere")
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the standard library's name
+        pass
+
+
+@contextmanager
+def publishing(certificates: Path) -> Iterator[Publisher]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificates / "edge.pem", certificates / "edge.key")
+    with Publisher(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@dataclass
+class Both:
+    """The user service and what authz has of it."""
+
+    database: Database
+    ring: KeyRing
+    sessions: "user_pb2_grpc.SessionServiceAsyncStub"
+    publisher: Publisher
+    keys: Keys
+    tokens: Tokens
+
+    async def publish(self) -> None:
+        """Has the publisher answer as the edge's `keys` listener does: GetJwks as JSON."""
+        await self.ring.refresh()
+        key_set = await self.sessions.GetJwks(user_pb2.GetJwksRequest())
+        self.publisher.body = json_format.MessageToJson(key_set).encode()
+
+    async def log_in(self) -> user_pb2.Session:
+        return await self.sessions.CreateSession(user_pb2.CreateSessionRequest(email=EMAIL, password=PASSWORD))
+
+    async def rotate(self) -> None:
+        """Makes it the next key's turn, as if it had been published long enough."""
+        await self.database.execute("UPDATE signing_keys SET create_time = create_time - $1::interval", KEY_NOTICE)
+        await SigningKeys(self.database).hasten((await self.database.fetch("SELECT now()"))[0][0])
+        await self.publish()
+
+
+@pytest.fixture
+async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path) -> AsyncIterator[Both]:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(fresh_database("user")))
+        bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "user")))
+        users, sessions, passwords = Users(database, Outbox("user", database, bus)), Sessions(database), Passwords()
+        ring = KeyRing(SigningKeys(database), "a secret of the test alone")
+        service = SessionService(Authentication(users, sessions, passwords, ring, ISSUER, AUDIENCE), sessions, ring)
+        register = [partial(user_pb2_grpc.add_SessionServiceServicer_to_server, service)]
+        edge = As(await stack.enter_async_context(serving(register, certificates, "user")), certificates, "user")
+        stack.push_async_callback(edge.close)
+        await FirstAdmin(users, passwords, EMAIL, PASSWORD).sign_up()
+
+        publisher = stack.enter_context(publishing(certificates))
+        url = f"https://localhost:{publisher.server_port}/.well-known/jwks.json"
+        keys = Keys(partial(asyncio.to_thread, download, url, identity(certificates, "authz")))
+        stub: user_pb2_grpc.SessionServiceAsyncStub = user_pb2_grpc.SessionServiceStub(edge.user())
+        made = Both(database, ring, stub, publisher, keys, Tokens(keys, ISSUER, AUDIENCE))
+        await made.publish()
+        await keys.refresh()
+        yield made
+
+
+async def test_a_token_of_the_user_service_says_who_logged_in(both: Both) -> None:
+    session = await both.log_in()
+    user = await both.tokens.verify(session.access_token)
+    assert user.id.startswith("usr_")
+    assert user.roles == set(ROLES)
+    refreshed = await both.sessions.RefreshSession(user_pb2.RefreshSessionRequest(refresh_token=session.refresh_token))
+    assert await both.tokens.verify(refreshed.access_token) == user
+    with pytest.raises(InvalidToken):
+        await both.tokens.verify(session.refresh_token)
+
+
+async def test_a_rotation_is_not_noticed_and_a_key_never_heard_of_is_fetched(both: Both) -> None:
+    before = await both.log_in()
+    await both.rotate()
+    after = await both.log_in()
+    for session in (before, after):
+        await both.tokens.verify(session.access_token)
+    await both.rotate()
+    refreshing = asyncio.create_task(both.keys.run())
+    await both.tokens.verify((await both.log_in()).access_token)
+    refreshing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, b"{}"), (302, b""), (200, b"x" * (LARGEST_SET + 1)), (200, b"<html>")]
+)
+async def test_an_answer_that_is_no_key_set_changes_nothing(both: Both, status: int, body: bytes) -> None:
+    both.publisher.status, both.publisher.body = status, body
+    with pytest.raises(BadKeySet):
+        await both.keys.refresh()
+    await both.tokens.verify((await both.log_in()).access_token)
+
+
+async def test_keys_come_only_from_whom_the_ca_certifies(both: Both, certificates: Path) -> None:
+    trusting_another = replace(identity(certificates, "authz"), ca=certificates / "edge-ca.pem")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncio.to_thread(download, f"https://localhost:{both.publisher.server_port}/", trusting_another)
