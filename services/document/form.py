@@ -27,7 +27,7 @@ class NotMultipart(InvalidMultipart):
 
     reason = InvalidMultipart.reason
     http_status = 415
-    message = "Send multipart/form-data with the parts kind and file, not {content_type}."
+    message = 'Send multipart/form-data with the parts kind and file: the content type is "{content_type}".'
 
 
 class IncompleteUpload(InvalidArgument):
@@ -61,7 +61,7 @@ class Form:
         """Takes the request's content type. Raises NotMultipart or InvalidMultipart."""
         media_type, options = parse_options_header(content_type)
         if media_type != FORM_DATA:
-            raise NotMultipart(content_type=media_type[:_LONGEST_SHOWN] or "a body without a content type")
+            raise NotMultipart(content_type=media_type[:_LONGEST_SHOWN])
         try:
             self._parser = PushMultipartParser(options.get("boundary", ""))
         except MultipartError as error:

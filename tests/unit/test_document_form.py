@@ -108,45 +108,46 @@ def test_a_missing_boundary_is_refused(content_type: str) -> None:
     assert refused.value.http_status == 0
 
 
-@pytest.mark.parametrize(
-    ("parts", "error"),
-    [
-        ([FILE], PartRequired),
-        ([KIND], PartRequired),
-        ([], PartRequired),
-        ([KIND, FILE, FILE], UnexpectedPart),
-        ([KIND, KIND, FILE], UnexpectedPart),
-        ([KIND, FILE, named('name="other"')], UnexpectedPart),
-        ([named("filename=x"), KIND, FILE], UnexpectedPart),
-        ([named('name="kind"', b"SELFIE"), FILE], UnknownDocumentKind),
-        ([named('name="kind"', b""), FILE], UnknownDocumentKind),
-        ([named('name="kind"', b"\xff"), FILE], UnknownDocumentKind),
-        ([named('name="kind"', b"KIND_UNSPECIFIED"), FILE], UnknownDocumentKind),
-    ],
-)
-def test_other_parts_than_kind_and_file_once_each_are_refused(parts: list[bytes], error: type[Error]) -> None:
+PARTS: dict[str, tuple[list[bytes], type[Error]]] = {
+    "no kind": ([FILE], PartRequired),
+    "no file": ([KIND], PartRequired),
+    "nothing": ([], PartRequired),
+    "two files": ([KIND, FILE, FILE], UnexpectedPart),
+    "two kinds": ([KIND, KIND, FILE], UnexpectedPart),
+    "another": ([KIND, FILE, named('name="other"')], UnexpectedPart),
+    "one without a name": ([named("filename=x"), KIND, FILE], UnexpectedPart),
+    "an unknown kind": ([named('name="kind"', b"SELFIE"), FILE], UnknownDocumentKind),
+    "an empty kind": ([named('name="kind"', b""), FILE], UnknownDocumentKind),
+    "a kind that is no text": ([named('name="kind"', b"\xff"), FILE], UnknownDocumentKind),
+    "the kind that is none": ([named('name="kind"', b"KIND_UNSPECIFIED"), FILE], UnknownDocumentKind),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_other_parts_than_kind_and_file_once_each_are_refused(case: str) -> None:
+    parts, error = PARTS[case]
     with pytest.raises(error):
         read(body(*parts))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        body(KIND, FILE).replace(b"\r\n", b"\n"),
-        body(b"no header at all\r\n\r\nx"),
-        body(b"Content-Type: image/jpeg\r\n\r\nx"),
-        body(b'Content-Disposition: attachment; name="file"\r\n\r\nx'),
-        body(b"X-Long: " + b"x" * 10_000 + b"\r\n\r\nx"),
-        body(b"X-Many: x\r\n" * 9 + KIND),
-        body(b'Content-Disposition: form-data; name="\xff"\r\n\r\nx'),
-        body(named('name="kind"', b"x" * MOST_BYTES_BESIDE_FILE)),
-        b"x" * (MOST_BYTES_BESIDE_FILE + 1) + b"\r\n" + body(KIND, FILE),
-        body(KIND, FILE) + b"x" * (MOST_BYTES_BESIDE_FILE + 1),
-    ],
-)
-def test_hostile_and_broken_bodies_are_refused(wrong: bytes) -> None:
+HOSTILE: dict[str, bytes] = {
+    "bare line feeds": body(KIND, FILE).replace(b"\r\n", b"\n"),
+    "a line that is no header": body(b"no header at all\r\n\r\nx"),
+    "a part without disposition": body(b"Content-Type: image/jpeg\r\n\r\nx"),
+    "a part with another disposition": body(b'Content-Disposition: attachment; name="file"\r\n\r\nx'),
+    "a long header": body(b"X-Long: " + b"x" * 10_000 + b"\r\n\r\nx"),
+    "many headers": body(b"X-Many: x\r\n" * 9 + KIND),
+    "a name that is no text": body(b'Content-Disposition: form-data; name="\xff"\r\n\r\nx'),
+    "a long kind": body(named('name="kind"', b"x" * MOST_BYTES_BESIDE_FILE)),
+    "a long preamble": b"x" * (MOST_BYTES_BESIDE_FILE + 1) + b"\r\n" + body(KIND, FILE),
+    "a long epilogue": body(KIND, FILE) + b"x" * (MOST_BYTES_BESIDE_FILE + 1),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_and_broken_bodies_are_refused(case: str) -> None:
     with pytest.raises(InvalidMultipart):
-        read(wrong)
+        read(HOSTILE[case])
 
 
 def test_what_clients_wrote_is_cut_before_it_is_told_back() -> None:

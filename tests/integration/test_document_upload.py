@@ -1,0 +1,119 @@
+"""Uploads: what is kept, what is refused, and that what breaks leaves nothing behind."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from document.v1 import document_pb2
+
+from services.runtime.ids import new_id
+from tests.integration.archive import (
+    CONTENT_TYPE,
+    MAX_BYTES,
+    Archive,
+    failed,
+    form,
+    open_archive,
+    refusal,
+    requests,
+    scan,
+    stalling,
+)
+from tests.integration.conftest import FreshDatabase
+from tests.integration.serving import reason, trailers
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+async def archive(
+    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Archive]:
+    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
+        yield archive
+
+
+async def test_a_passport_is_uploaded_checked_and_kept(archive: Archive) -> None:
+    user, content = new_id("usr"), scan()
+    call: Any = archive.of(user, "customer").UploadDocument(requests(form(content, name="../my scan.png")))
+    document = await call
+    assert (document.owner_id, document.kind) == (user, document_pb2.Document.PASSPORT)
+    assert (document.file_name, document.content_type) == ("my scan.png", "image/png")
+    assert (document.size_bytes, document.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (document.state, failed(document)) == (document_pb2.Document.VERIFIED, [])
+    assert [check.name for check in document.checks] == ["READABLE", "USEFUL_SIZE", "NOT_ANOTHER_USERS"]
+    assert document.id in archive.files()
+    headers = dict(await call.initial_metadata())
+    assert (headers["x-http-code"], headers["location"]) == ("201", f"/api/v1/documents/{document.id}")
+    got = await archive.of(user).GetDocument(document_pb2.GetDocumentRequest(document_id=document.id))
+    assert got == document
+
+
+async def test_an_upload_may_come_in_very_small_pieces(archive: Archive) -> None:
+    stub = archive.of(new_id("usr"), "customer")
+    document = await stub.UploadDocument(requests(form(scan((200, 200))), piece=100))
+    assert document.state == document_pb2.Document.VERIFIED
+
+
+BROKEN: dict[str, tuple[bytes, str, str, str | None]] = {
+    "cut before its closing boundary": (form(scan())[:-6], CONTENT_TYPE, "INCOMPLETE_UPLOAD", None),
+    "cut in the file": (form(scan((1500, 1500)))[: 2 * 1024 * 1024], CONTENT_TYPE, "INCOMPLETE_UPLOAD", None),
+    "a large file": (form(scan((2200, 2200))), CONTENT_TYPE, "FILE_TOO_LARGE", "413"),
+    "a GIF": (form(b"GIF89a" + bytes(100)), CONTENT_TYPE, "UNSUPPORTED_FILE_TYPE", "415"),
+    "a file of three bytes": (form(b"GIF"), CONTENT_TYPE, "UNSUPPORTED_FILE_TYPE", "415"),
+    "an empty file": (form(b""), CONTENT_TYPE, "EMPTY_FILE", None),
+    "an unknown kind": (form(scan(), kind="SELFIE"), CONTENT_TYPE, "UNKNOWN_DOCUMENT_KIND", None),
+    "another part": (form(scan()).replace(b'"kind"', b'"type"'), CONTENT_TYPE, "UNEXPECTED_PART", None),
+    "no kind": (form(scan()).partition(b"PASSPORT\r\n")[2], CONTENT_TYPE, "PART_REQUIRED", None),
+    "no parts": (b"nothing of the kind", CONTENT_TYPE, "INCOMPLETE_UPLOAD", None),
+    "no boundary": (form(scan()), "multipart/form-data", "INVALID_MULTIPART", None),
+    "JSON": (b'{"kind": "PASSPORT"}', "application/json", "INVALID_MULTIPART", "415"),
+    "a bare image": (scan(), "image/png", "INVALID_MULTIPART", "415"),
+    "no body": (b"", "", "INVALID_MULTIPART", "415"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+async def test_a_broken_upload_is_refused_and_leaves_nothing_behind(archive: Archive, case: str) -> None:
+    body, content_type, expected, http_code = BROKEN[case]
+    user, before = new_id("usr"), archive.files()
+    error = await refusal(archive.of(user, "customer").UploadDocument(requests(body, content_type)))
+    assert reason(error) == expected
+    assert trailers(error).get("x-http-code") == http_code
+    await eventually(partial(archive.holds, before))
+    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+
+
+async def test_a_file_that_is_too_large_is_refused_before_it_ends(archive: Archive) -> None:
+    body = form(scan()[:100] + bytes(MAX_BYTES)).removesuffix(b"\r\n--b--\r\n")
+    upload = stalling(body, sent=asyncio.Event(), then=asyncio.Event())
+    error = await refusal(archive.of(new_id("usr"), "customer").UploadDocument(upload))
+    assert (reason(error), error.code()) == ("FILE_TOO_LARGE", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+async def test_a_client_that_goes_away_midway_leaves_nothing_behind(archive: Archive) -> None:
+    user, before = new_id("usr"), archive.files()
+    halfway, end = asyncio.Event(), asyncio.Event()
+    body = form(scan()[:100] + bytes(3 * 1024 * 1024))[:-10]
+    call: Any = archive.of(user, "customer").UploadDocument(stalling(body, halfway, end))
+    await halfway.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await eventually(partial(archive.holds, before))
+    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+
+
+async def test_a_database_that_is_lost_while_a_document_is_written_leaves_nothing_behind(archive: Archive) -> None:
+    user, before = new_id("usr"), archive.files()
+    archive.documents.lost = True
+    try:
+        error = await refusal(archive.upload(user, scan()))
+    finally:
+        archive.documents.lost = False
+    assert (reason(error), archive.files()) == ("DATABASE_LOST", before)
+    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
