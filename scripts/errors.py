@@ -73,7 +73,7 @@ def _raised() -> Iterator[tuple[int, int, str, str]]:
             if not module.name.endswith("__main__") and ".migrations" not in module.name:
                 importlib.import_module(module.name)
     for error in _leaves(Error):
-        if error.message:
+        if error.message and error.__module__.split(".")[0] in ("services", "authz"):
             yield error.http_status or _HTTP_STATUS[error.code], error.code, error.reason, error.message
 
 
@@ -85,7 +85,7 @@ def _leaves(error: type[Error]) -> Iterator[type[Error]]:
 
 def _from_the_edge() -> Iterator[tuple[int, int, str, str]]:
     for one in yaml.safe_load((REPOSITORY / "envoy/errors.yaml").read_text()):
-        yield one["status"], one["code"], one["reason"], one["message"]
+        yield one["status"], one["code"], one["reason"], one["message"].replace("%LOCAL_REPLY_BODY%", "{problem}")
 
 
 if __name__ == "__main__":
