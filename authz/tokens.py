@@ -158,7 +158,7 @@ def _check_signature(key: ec.EllipticCurvePublicKey, signature: bytes, signed: b
 def _time(claims: dict[str, Any], name: str) -> float:
     """Returns a NumericDate (RFC 7519, 2) in seconds."""
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) == math.inf:
         raise InvalidToken(problem=f"{name} is no time")
     return value
 

@@ -152,6 +152,7 @@ ATTACKS: dict[str, str] = {
     "exp not a number": sign(json.dumps(HEADER), json.dumps({**CLAIMS, "exp": float("nan")})),
     "no iat": without("iat"),
     "issued in the future": token(iat=NOW + 60),
+    "issued beyond what a float holds": token(iat=10**400),
     "not valid yet": token(nbf=NOW + 60),
 }
 
