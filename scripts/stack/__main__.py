@@ -6,8 +6,12 @@ folder of everything the stack writes.
 
 import sys
 
-from scripts.stack import commands
-from scripts.stack.folder import StackError
+from scripts.stack.folder import StackError, missing
+
+try:
+    from scripts.stack import commands
+except ModuleNotFoundError as error:
+    sys.exit(str(missing(error.name or str(error))))
 
 COMMANDS = {
     "up": commands.up,

@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "env"
 
     @property
+    def lock(self) -> Path:
+        """Held by the command at work; also what tells a run folder from any other."""
+        return self.path / "lock"
+
+    @property
     def sockets(self) -> Path:
         """Where the unix sockets are: in the run folder, unless its path is too long for one."""
         folder = self.path / "sockets"
@@ -55,10 +60,13 @@ class RunFolder:
 
 
 def run_folder(path: Path) -> RunFolder:
-    """Makes the run folder at `path` where there is none."""
+    """Makes the run folder at `path` where there is none. Raises StackError where there is something else."""
     folder = RunFolder(path.resolve())
+    if not folder.lock.exists() and path.exists() and any(path.iterdir()):
+        raise StackError(f"{path} has other things in it. Let RUN_DIR name a folder of its own.")
     for part in (folder.data, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
+    folder.lock.touch()
     make_private(folder.sockets)
     return folder
 

@@ -3,10 +3,9 @@
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 from render import RenderError, render
 
@@ -20,11 +19,8 @@ START_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_LINES = 25
 
-Say = Callable[[str], None]
-_print_now = partial(print, flush=True)
 
-
-def up(folder: RunFolder, edge_port: int, edge_tls_port: int, say: Say = _print_now) -> Settings:
+def up(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
     """Starts what does not run yet and waits until all is ready. Leaves nothing running when it fails.
 
     A port of 0 is any free one. Raises StackError.
@@ -35,11 +31,11 @@ def up(folder: RunFolder, edge_port: int, edge_tls_port: int, say: Say = _print_
         else:
             supervision.stop(folder)  # what a killed supervisor left behind
             settings = _prepare(folder, edge_port, edge_tls_port)
-        groups = {"stores": stores(settings), "edge": edge(settings), "services": services(settings)}
+        groups = {"stores": stores(settings), "services": services(settings), "edge": edge(settings)}
         try:
             if not supervision.running(folder):
                 supervision.start(folder, groups)
-            _start(folder, groups, say)
+            _start(folder, groups)
         except BaseException:
             supervision.stop(folder)
             raise
@@ -80,8 +76,8 @@ def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
     return settings
 
 
-def _start(folder: RunFolder, groups: Mapping[str, Sequence[Process]], say: Say) -> None:
-    waiting = _Waiting(folder, say)
+def _start(folder: RunFolder, groups: Mapping[str, Sequence[Process]]) -> None:
+    waiting = _Waiting(folder)
     for group in ("stores", "edge"):
         supervision.start_group(folder, group)
     waiting.until_ready(groups["stores"])
@@ -95,9 +91,8 @@ def _start(folder: RunFolder, groups: Mapping[str, Sequence[Process]], say: Say)
 class _Waiting:
     """Waits for processes and says which is ready when."""
 
-    def __init__(self, folder: RunFolder, say: Say) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._say = say
         self._since = time.time()
         self._began = time.monotonic()
 
@@ -107,7 +102,7 @@ class _Waiting:
         while waiting:
             for process in [process for process in waiting if process.ready()]:
                 waiting.remove(process)
-                self._say(f"  {process.name:<14}ready after {time.monotonic() - self._began:4.1f} s")
+                print(f"  {process.name:<14}ready after {time.monotonic() - self._began:4.1f} s", flush=True)
             if waiting and (ended := supervision.broken(self._folder, self._since)):
                 raise StackError(self._told(ended, "ended instead of serving"))
             if waiting and time.monotonic() - self._began > START_SECONDS:
@@ -123,6 +118,6 @@ class _Waiting:
 @contextmanager
 def _alone(folder: RunFolder) -> Iterator[None]:
     """Keeps a second command off the same run folder."""
-    with (folder.path / "lock").open("w") as lock:
+    with folder.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

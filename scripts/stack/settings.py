@@ -52,16 +52,18 @@ def load(folder: RunFolder) -> Settings:
 
 
 def choose(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
-    """Picks the ports; 0 is any free one. Raises StackError when one that was asked for is in use."""
+    """Picks the ports; 0 is any free one. Raises StackError when one that was asked for cannot be used."""
     wanted = {"edge": edge_port, "edge_tls": edge_tls_port}
     fixed = {name: port for name, port in wanted.items() if port}
     for name, port in fixed.items():
-        if not ports.is_free(port):
+        if problem := ports.problem(port):
             variable = f"{name.upper()}_PORT"
             raise StackError(
-                f"Port {port} is in use. End what listens there, or choose another: {variable}=0 make up takes any"
-                " free one"
+                f"Port {port} cannot be used: {problem}. End what listens there, or choose another: "
+                f"{variable}=0 make up takes any free one"
             )
+    if len(set(fixed.values())) < len(fixed):
+        raise StackError(f"EDGE_PORT and EDGE_TLS_PORT are both {edge_port}. Choose two")
     open_names = [name for name in (*wanted, *INTERNAL_PORTS) if name not in fixed]
     found = dict(zip(open_names, ports.free(len(open_names), but=list(fixed.values())), strict=True))
     return Settings(folder, {**fixed, **found}, _secrets(folder))

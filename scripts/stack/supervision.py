@@ -33,7 +33,7 @@ def start(folder: RunFolder, groups: Mapping[str, Iterable[Process]]) -> None:
         log.unlink()
     done = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(configuration)],
-        env={"PATH": os.environ["PATH"], _MARK: str(folder.path)},
+        env={"PATH": os.environ.get("PATH", os.defpath), _MARK: str(folder.path)},
         check=False,
         capture_output=True,
         text=True,

@@ -73,9 +73,17 @@ def test_good_certificates_are_kept_and_old_ones_replaced(tmp_path: Path, monkey
 def test_a_port_that_is_taken_is_told_with_what_to_do(folder: RunFolder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=rf"Port {port} is in use.*EDGE_PORT=0 make up"):
+        with pytest.raises(
+            StackError, match=rf"Port {port} cannot be used: Address already in use.*EDGE_PORT=0 make up"
+        ):
             lifecycle.up(folder, edge_port=port, edge_tls_port=0)
     assert not supervision.running(folder)
+
+
+def test_a_folder_with_other_things_in_it_is_not_taken_for_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StackError, match="RUN_DIR"):
+        run_folder(tmp_path)
 
 
 def test_free_ports_are_all_different() -> None:
