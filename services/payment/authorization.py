@@ -83,5 +83,5 @@ class Authorization:
 def _require(accounts: dict[str, Account], owner_id: str, amount: Money) -> Account:
     account = accounts.get(owner_id)
     if account is None:
-        raise CurrencyMismatch(owner=f"User {owner_id}", currency_code=amount.currency_code)
+        raise CurrencyMismatch(user_id=owner_id, currency_code=amount.currency_code)
     return account

@@ -59,9 +59,16 @@ class AccountAlreadyExists(AlreadyExists):
 
 
 class CurrencyMismatch(FailedPrecondition):
-    """An account that the money would move on is missing or in another currency."""
+    """A user has no account that money in this currency could move on."""
 
-    message = "{owner} has no account in {currency_code}."
+    message = "User {user_id} has no account in {currency_code}."
+
+
+class AccountCurrencyMismatch(FailedPrecondition):
+    """The account is in another currency."""
+
+    reason = CurrencyMismatch.reason
+    message = "Account {account_id} is not in {currency_code}."
 
 
 class BalanceLimitExceeded(FailedPrecondition):
@@ -145,9 +152,9 @@ class Account:
         return Money(self.balance.currency_code, self.balance.minor - self.reserved.minor)
 
     def receives(self, amount: Money) -> None:
-        """Raises CurrencyMismatch or BalanceLimitExceeded when the account cannot take this amount."""
+        """Raises AccountCurrencyMismatch or BalanceLimitExceeded when the account cannot take this amount."""
         if amount.currency_code != self.balance.currency_code:
-            raise CurrencyMismatch(owner=f"Account {self.id}", currency_code=amount.currency_code)
+            raise AccountCurrencyMismatch(account_id=self.id, currency_code=amount.currency_code)
         if self.balance.minor + amount.minor > LARGEST_BALANCE:
             raise BalanceLimitExceeded(account_id=self.id)
 

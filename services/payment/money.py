@@ -24,7 +24,7 @@ class InvalidAmount(InvalidArgument):
 class UnknownCurrency(InvalidArgument):
     """The currency is not one of ISO 4217 that has a smallest unit."""
 
-    message = "{currency_code} is not a currency of ISO 4217."
+    message = '"{currency_code}" is not a currency of ISO 4217.'
 
     def __init__(self, field: str, currency_code: str) -> None:
         super().__init__(fields=[FieldViolation(field, "is not in ISO 4217")], currency_code=currency_code)

@@ -115,7 +115,7 @@ class Ledger:
     ) -> Account:
         """Moves money from outside into an account and records the answer to the request that did it.
 
-        Raises AccountNotFound, CurrencyMismatch or BalanceLimitExceeded.
+        Raises AccountNotFound, AccountCurrencyMismatch or BalanceLimitExceeded.
         """
         async with self._database.transaction() as connection:
             account = (await _lock(connection, account_id)).get(account_id)

@@ -19,7 +19,7 @@ from services.runtime.interceptors import Call, Layer, Proceed
 from services.runtime.postgres import Connection, Database
 
 # 1 to 255 visible characters, bare or as a quoted string (RFC 8941, 3.3.3)
-_KEY = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21-\x7e]{1,255})')
+_KEY = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e][\x21-\x7e]{0,254})')
 
 _FIND = "SELECT request_sha256, response FROM idempotency_keys WHERE caller_id = $1 AND rpc = $2 AND key = $3"
 _CLAIM = """

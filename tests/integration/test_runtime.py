@@ -112,7 +112,7 @@ async def test_the_edge_must_name_a_user_where_a_token_is_needed(certificates: P
 
 async def test_what_breaks_the_contracts_rules_is_refused_field_by_field(certificates: Path) -> None:
     async with running(Users(), certificates) as port:
-        request = user_pb2.CreateUserRequest(email="nobody", password="short", display_name=" ", country="de")
+        request = user_pb2.CreateUserRequest(email="nobody", password="short", display_name="", country="de")
         error = await refusal(stub(port, certificates).CreateUser(request))
         assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         violations = detail(error, error_details_pb2.BadRequest()).field_violations

@@ -9,8 +9,8 @@ from services.payment import money
 from services.payment.domain import (
     LARGEST_BALANCE,
     Account,
+    AccountCurrencyMismatch,
     BalanceLimitExceeded,
-    CurrencyMismatch,
     IdentityDocumentRequired,
     KycRequired,
     Money,
@@ -84,7 +84,7 @@ def test_an_account_takes_its_own_currency_up_to_its_limit() -> None:
     assert account.available == Money("EUR", LARGEST_BALANCE - 8)
     with pytest.raises(BalanceLimitExceeded):
         account.receives(Money("EUR", 6))
-    with pytest.raises(CurrencyMismatch):
+    with pytest.raises(AccountCurrencyMismatch):
         account.receives(Money("USD", 1))
 
 
