@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders the YAML in this folder and the contract's routes into what Envoy reads, and validates it before use.
+"""Renders the YAML of this folder and the contract's routes into what Envoy reads, and validates it before use.
 
     python envoy/render.py ENVIRONMENT OUT     with the values in the environment variables
 
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from error_compiler import compile_errors
 from route_compiler import TemplateError, compile_routes
 
 from services.runtime import contract
@@ -52,7 +53,7 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     services = sorted({method.server for method in methods} | {"authz"})
     derived = {
         "CONTRACT_BASE64": base64.b64encode(binary).decode(),
-        "ERRORS": [mapper for error in _load("errors.yaml") for mapper in _error_mappers(**error)],
+        "ERRORS": compile_errors(_load("errors.yaml")),
         "REST_SERVICES": sorted({method.rpc.split("/")[1] for method in methods if method.bindings}),
         "ROUTES": routes,
     }
@@ -83,9 +84,10 @@ def _defaults(environment: str, services: Iterable[str]) -> dict[str, str]:
     if environment not in environments:
         raise RenderError(f"There is no environment {environment}; there are {', '.join(environments)}")
     text = yaml.safe_dump(environments[environment])
-    return {
-        name: str(value) for service in services for name, value in yaml.safe_load(_for_service(text, service)).items()
-    }
+    defaults: dict[str, str] = {}
+    for service in services:
+        defaults |= yaml.safe_load(_for_service(text, service))
+    return defaults
 
 
 def _for_service(text: str, service: str) -> str:
@@ -100,45 +102,6 @@ def _load(name: str) -> Any:
     return content
 
 
-def _error_mappers(
-    status: int, code: int, reason: str, message: str, granted: bool = False, headers: Mapping[str, str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yields what writes one of errors.yaml: in plain words to gRPC clients, in the one shape to others."""
-    is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
-    conditions: list[dict[str, Any]] = [{"status_code_filter": {"comparison": is_status}}]
-    if granted:
-        conditions.append(_request_header("x-user-rpc", present_match=True))
-    # A transcoded request looks like gRPC too, but has an original path.
-    from_grpc_client = [
-        _request_header("content-type", string_match={"prefix": "application/grpc"}),
-        _request_header("x-envoy-original-path", present_match=True, invert_match=True),
-    ]
-    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
-    yield {
-        "filter": _all([*conditions, *from_grpc_client]),
-        "body_format_override": {"text_format_source": {"inline_string": message}},
-    }
-    yield {
-        "filter": _all(conditions),
-        "body_format_override": {
-            "content_type": "application/json",
-            "json_format": {"code": code, "message": message, "details": [info]},
-        },
-        "headers_to_add": [
-            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}
-            for key, value in (headers or {}).items()
-        ],
-    }
-
-
-def _request_header(name: str, **match: Any) -> dict[str, Any]:
-    return {"header_filter": {"header": {"name": name, **match}}}
-
-
-def _all(filters: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"and_filter": {"filters": filters}} if len(filters) > 1 else filters[0]
-
-
 def _fill_all(files: dict[str, Any], values: Values) -> dict[str, Any]:
     missing: set[str] = set()
     filled = {name: _fill(content, values, missing) for name, content in files.items()}
@@ -148,20 +111,29 @@ def _fill_all(files: dict[str, Any], values: Values) -> dict[str, Any]:
 
 
 def _fill(node: Any, values: Values, missing: set[str]) -> Any:
-    """Puts the values for the ${NAME}s in a tree. A list that is an item of a list is spliced into it."""
+    """Puts the values for the ${NAME}s in a tree."""
     if isinstance(node, dict):
         return {key: _fill(value, values, missing) for key, value in node.items()}
     if isinstance(node, list):
-        filled = [(_fill(item, values, missing), item) for item in node]
-        return [
-            one for new, old in filled for one in (new if isinstance(new, list) and isinstance(old, str) else [new])
-        ]
+        return _fill_list(node, values, missing)
     if not isinstance(node, str):
         return node
     missing.update(name for name in _NAME.findall(node) if name not in values)
     if whole := _NAME.fullmatch(node):
         return values.get(whole[1])
     return _NAME.sub(lambda name: str(values.get(name[1])), node)
+
+
+def _fill_list(items: list[Any], values: Values, missing: set[str]) -> list[Any]:
+    """Puts a list that stands for an item in that item's place, not into it."""
+    filled: list[Any] = []
+    for item in items:
+        value = _fill(item, values, missing)
+        if isinstance(item, str) and isinstance(value, list):
+            filled += value
+        else:
+            filled.append(value)
+    return filled
 
 
 def _write(files: Mapping[str, Any], folder: Path) -> None:

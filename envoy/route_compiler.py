@@ -15,8 +15,8 @@ Route = dict[str, Any]
 # No percent-encoding: to the transcoder a%2Fb is the id a/b, %00 a null byte and %ff an error 500.
 _SEGMENT = "[A-Za-z0-9._~-]+"
 _VARIABLE = re.compile(r"\{\w+\}")
-# Seconds. A service ends a call at its deadline, with an error that says so. Should it not, the edge does, and before
-# gRPC in the service would, whose error has no details.
+# Seconds. A service ends a call at its deadline, with an error that says so. Should it not, the edge does, before gRPC
+# in the service would, whose error has no details. (The limit that Envoy tells the service is also its own.)
 _EDGE_GRACE = 0.5
 _GRPC_GRACE = 1.0
 _TYPE = "type.googleapis.com/"
@@ -76,14 +76,15 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
 
 
 def _grpc_route(method: Method) -> Route:
-    last = _seconds(method.deadline + _GRPC_GRACE)
-    is_stream = method.client_streaming or method.server_streaming
+    last = f"{method.deadline + _GRPC_GRACE:g}s"
     action: Route = {
         "cluster": method.server,
-        "timeout": "0s" if is_stream else _seconds(method.deadline + _EDGE_GRACE),  # 0s: none
+        "timeout": "0s",  # the next line is the limit; it also tells the service
         "max_stream_duration": {"max_stream_duration": last, "grpc_timeout_header_max": last},
     }
-    if method.server_streaming and method.response_type != "google.api.HttpBody":
+    if not (method.client_streaming or method.server_streaming):
+        action["idle_timeout"] = f"{method.deadline + _EDGE_GRACE:g}s"
+    elif method.server_streaming and method.response_type != "google.api.HttpBody":
         action["idle_timeout"] = last  # typed messages leave no room for heartbeats
     return {
         "name": method.rpc,
@@ -91,10 +92,6 @@ def _grpc_route(method: Method) -> Route:
         "route": action,
         "typed_per_filter_config": _filters(method),
     }
-
-
-def _seconds(number: float) -> str:
-    return f"{number:g}s"
 
 
 def _path(template: str) -> Route:

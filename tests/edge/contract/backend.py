@@ -49,16 +49,19 @@ class Backend(grpc.GenericRpcHandler):
         self.checks: list[authz.CheckRequest] = []
         self.check_traces: list[str] = []
         self._answers: dict[str, Answer] = {}
-        self._pool = descriptor_pool.DescriptorPool()
+        pool = descriptor_pool.DescriptorPool()
         for file in descriptor_pb2.FileDescriptorSet.FromString(contract.read_bytes()).file:
-            self._pool.Add(file)
+            pool.Add(file)
+        names = {name for method in methods.values() for name in (method.request_type, method.response_type)}
+        # Made here, once: protobuf crashes where two threads make a class at the same time.
+        self._types = {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in names}
 
     def message_type(self, name: str) -> type[Message]:
-        """Returns the class of one of the contract's messages."""
-        return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
+        """Returns the class of a request or a response."""
+        return self._types[name]
 
     def message(self, name: str, **fields: object) -> Message:
-        """Returns one of the contract's messages."""
+        """Returns a request or a response."""
         return self.message_type(name)(**fields)
 
     @contextmanager

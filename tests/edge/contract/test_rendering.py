@@ -22,7 +22,7 @@ def test_where_there_are_containers_nothing_but_the_contract_has_to_be_said(envi
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
         for cluster in clusters
     }
-    assert addresses == {name: {"socket_address": {"address": name, "port_value": "50051"}} for name in SERVERS}
+    assert addresses == {name: {"socket_address": {"address": name, "port_value": 50051}} for name in SERVERS}
 
 
 def test_all_missing_values_are_named_at_once_and_nothing_is_written(tmp_path: Path) -> None:

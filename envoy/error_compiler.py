@@ -1,0 +1,52 @@
+"""Compiles errors.yaml into mappers of Envoy's local replies: its own errors, in the one shape of the API."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Mapper = dict[str, Any]
+Condition = dict[str, Any]
+
+
+def compile_errors(errors: list[dict[str, Any]]) -> list[Mapper]:
+    """Returns the mappers in the order in which they are tried, the first that fits being taken."""
+    return [mapper for error in errors for mapper in _mappers(**error)]
+
+
+def _mappers(
+    status: int, code: int, reason: str, message: str, granted: bool = False, headers: Mapping[str, str] | None = None
+) -> tuple[Mapper, Mapper]:
+    is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
+    conditions: list[Condition] = [{"status_code_filter": {"comparison": is_status}}]
+    if granted:
+        conditions.append(_request_header("x-user-rpc", present_match=True))
+    # A transcoded request looks like gRPC too, but has an original path.
+    from_grpc_client = [
+        _request_header("content-type", string_match={"prefix": "application/grpc"}),
+        _request_header("x-envoy-original-path", present_match=True, invert_match=True),
+    ]
+    # Envoy makes a gRPC status of it, with the body as its message.
+    plain = {
+        "filter": _all([*conditions, *from_grpc_client]),
+        "body_format_override": {"text_format_source": {"inline_string": message}},
+    }
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
+    json = {
+        "filter": _all(conditions),
+        "body_format_override": {
+            "content_type": "application/json",
+            "json_format": {"code": code, "message": message, "details": [info]},
+        },
+        "headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}
+            for key, value in (headers or {}).items()
+        ],
+    }
+    return plain, json
+
+
+def _request_header(name: str, **match: Any) -> Condition:
+    return {"header_filter": {"header": {"name": name, **match}}}
+
+
+def _all(conditions: list[Condition]) -> Condition:
+    return {"and_filter": {"filters": conditions}} if len(conditions) > 1 else conditions[0]
