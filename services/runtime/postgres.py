@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from services.runtime.errors import Unavailable
+from services.runtime.errors import FieldViolation, InvalidRequest, Unavailable
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"  # generic in its stubs only
 
@@ -38,10 +38,15 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lends a connection; each statement is a transaction. Raises DatabaseUnavailable."""
+        """Lends a connection; each statement is a transaction.
+
+        Raises DatabaseUnavailable, and InvalidRequest for text with a null character, which Postgres does not take.
+        """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield connection
+        except asyncpg.CharacterNotInRepertoireError as error:
+            raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
             raise DatabaseUnavailable from error
 

@@ -306,6 +306,8 @@ async def test_only_the_parties_and_officers_see_a_payment(house: House) -> None
     assert (error.code(), reason(error)) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_A_PARTY")
     unknown = payment_pb2.GetPaymentRequest(payment_id="pay_unknown")
     assert reason(await refusal(house.pays(payer).GetPayment(unknown))) == "PAYMENT_NOT_FOUND"
+    unstorable = payment_pb2.GetPaymentRequest(payment_id="pay_\0")
+    assert reason(await refusal(house.pays(payer).GetPayment(unstorable))) == "INVALID_REQUEST"
 
 
 async def test_payments_are_listed_newest_first_and_stay_in_place_while_more_are_made(house: House) -> None:
