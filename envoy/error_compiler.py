@@ -13,7 +13,14 @@ def compile_errors(errors: list[dict[str, Any]]) -> list[Mapper]:
 
 
 def _mappers(
-    status: int, code: int, reason: str, message: str, granted: bool = False, headers: Mapping[str, str] | None = None
+    *,
+    status: int,
+    code: int,
+    reason: str,
+    message: str,
+    grpc_code: int | None = None,
+    granted: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[Mapper, Mapper]:
     is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
     conditions: list[Condition] = [{"status_code_filter": {"comparison": is_status}}]
@@ -24,24 +31,27 @@ def _mappers(
         _request_header("content-type", string_match={"prefix": "application/grpc"}),
         _request_header("x-envoy-original-path", present_match=True, invert_match=True),
     ]
-    # Envoy makes a gRPC status of it, with the body as its message.
-    plain = {
-        "filter": _all([*conditions, *from_grpc_client]),
-        "body_format_override": {"text_format_source": {"inline_string": message}},
-    }
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
-    json = {
+    grpc = {
+        "filter": _all([*conditions, *from_grpc_client]),
+        "body_format_override": {"text_format_source": {"inline_string": message}},  # becomes grpc-message
+        "headers_to_add": _headers({"grpc-status": str(code if grpc_code is None else grpc_code)}),
+    }
+    rest = {
         "filter": _all(conditions),
         "body_format_override": {
             "content_type": "application/json",
             "json_format": {"code": code, "message": message, "details": [info]},
         },
-        "headers_to_add": [
-            {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"}
-            for key, value in (headers or {}).items()
-        ],
+        "headers_to_add": _headers(headers or {}),
     }
-    return plain, json
+    return grpc, rest
+
+
+def _headers(headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"header": {"key": key, "value": value}, "append_action": "ADD_IF_ABSENT"} for key, value in headers.items()
+    ]
 
 
 def _request_header(name: str, **match: Any) -> Condition:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from scripts.stack import ports
 from tests.edge.contract.backend import Backend, serving
 from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running
+from tests.edge.contract.grpc_client import Channel
 
 JSON = AUTHORIZED | {"content-type": "application/json"}
 LARGE = b'{"payeeId": "' + b"x" * 1_100_000 + b'"}'
@@ -101,7 +103,7 @@ def test_what_is_not_http_is_refused_in_the_same_shape(edge: Edge, request_line:
     assert reason_of(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
 
 
-def test_a_service_that_takes_too_long_is_cut_off(edge: Edge, backend: Backend) -> None:
+def test_a_service_that_takes_too_long_is_cut_off(edge: Edge, backend: Backend, channel: Channel) -> None:
     def wait(context: grpc.ServicerContext) -> Iterator[status_pb2.Status]:
         over = threading.Event()
         context.add_callback(over.set)
@@ -109,9 +111,20 @@ def test_a_service_that_takes_too_long_is_cut_off(edge: Edge, backend: Backend) 
         yield from ()
 
     rpc = "/payment.v1.AccountService/ListAccounts"
-    with backend.answering(rpc, wait):
-        response = httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED, timeout=15)
-    assert (response.status_code, reason_of(response)) == (504, "DEADLINE_EXCEEDED")
+    with backend.answering(rpc, wait), ThreadPoolExecutor() as pool:
+        rest = pool.submit(httpx.get, f"{edge.url}/api/v1/accounts", headers=AUTHORIZED, timeout=15)
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.call(rpc, [*AUTHORIZED.items()])
+    assert (rest.result().status_code, reason_of(rest.result())) == (504, "DEADLINE_EXCEEDED")
+    assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_grpc_client_is_told_the_same_in_its_own_words(channel: Channel, backend: Backend) -> None:
+    request = backend.message("payment.v1.CreatePaymentRequest", description="x" * 1_100_000)
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.call("/payment.v1.PaymentService/CreatePayment", [*AUTHORIZED.items()], request)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == "The request is too large: a message may have 1 MiB."
 
 
 def test_an_error_of_a_service_passes_with_its_details(client: httpx.Client, backend: Backend) -> None:
