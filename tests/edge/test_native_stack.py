@@ -111,4 +111,6 @@ def test_a_service_that_does_not_start_is_told_with_its_last_words_and_nothing_i
     assert "user ended instead of serving" in up.stderr
     assert "ADMIN_PASSWORD" in up.stderr
     assert not supervision.running(second)
-    assert not [one for one in psutil.process_iter(["cmdline"]) if str(second.path) in " ".join(one.info["cmdline"])]
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if str(second.path) in " ".join(one.info["cmdline"] or [])
+    ]
