@@ -100,7 +100,8 @@ class People:
 def scan(size: tuple[int, int] = (640, 480)) -> bytes:
     """Draws something that no other scan is like."""
     file = io.BytesIO()
-    Image.effect_noise(size, 64).save(file, "PNG")
+    # Not Image.effect_noise: it draws from C's rand(), which gRPC seeds anew, so that scans repeat.
+    Image.frombytes("L", size, secrets.token_bytes(size[0] * size[1])).save(file, "PNG")
     return file.getvalue()
 
 
