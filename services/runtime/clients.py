@@ -36,6 +36,10 @@ def connect(server: str, address: str, identity: Identity, methods: Mapping[str,
         identity.channel(),
         options=(
             ("grpc.ssl_target_name_override", server),
+            # A peer that was away is found again within seconds; gRPC's own backoff grows to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 2000),
             ("grpc.service_config", json.dumps(_service_config(server, methods))),
         ),
     )
