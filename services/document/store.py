@@ -21,7 +21,6 @@ from services.document.domain import (
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
-_END = "~"  # sorts after every id
 
 _ADD = """
     INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time)
@@ -86,7 +85,7 @@ class Documents:
 
     async def list_of(self, owner_id: str, page: Page) -> list[Document]:
         """Returns a user's documents."""
-        rows = await self._database.fetch(_LIST, page.before or _END, page.size + 1, owner_id)
+        rows = await self._database.fetch(_LIST, page.before, page.rows, owner_id)
         return [_document(row) for row in rows]
 
     async def find_identity(self, owner_id: str) -> str:

@@ -6,7 +6,6 @@ from services.runtime.postgres import Connection, Database
 
 _ADD = "INSERT INTO notifications (id, user_id, kind, text, payment_id, create_time) VALUES ($1, $2, $3, $4, $5, $6)"
 _LIST_OF = "SELECT * FROM notifications WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
-_END = "~"  # sorts after every id
 
 
 class Notifications:
@@ -29,5 +28,5 @@ class Notifications:
 
     async def list_of(self, user_id: str, page: Page) -> list[Notification]:
         """Returns a user's notifications, newest first."""
-        rows = await self._database.fetch(_LIST_OF, user_id, page.before or _END, page.size + 1)
+        rows = await self._database.fetch(_LIST_OF, user_id, page.before, page.rows)
         return [Notification(**row) for row in rows]

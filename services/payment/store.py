@@ -26,7 +26,6 @@ from services.runtime.ids import new_id
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
-_END = "~"  # sorts after every id
 
 _ADD_PAYMENT = """
     INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
@@ -102,12 +101,12 @@ class Ledger:
 
     async def accounts_of(self, owner_id: str, page: Page) -> list[Account]:
         """Returns an owner's accounts."""
-        rows = await self._database.fetch(_ACCOUNTS_OF, page.before or _END, page.size + 1, owner_id)
+        rows = await self._database.fetch(_ACCOUNTS_OF, page.before, page.rows, owner_id)
         return [_account(row) for row in rows]
 
     async def entries_of(self, account_id: str, page: Page) -> list[Entry]:
         """Returns an account's entries."""
-        rows = await self._database.fetch(_LIST_ENTRIES, page.before or _END, page.size + 1, account_id)
+        rows = await self._database.fetch(_LIST_ENTRIES, page.before, page.rows, account_id)
         return [_entry(row) for row in rows]
 
     async def deposit(
@@ -180,12 +179,12 @@ class Payments:
 
     async def list_all(self, page: Page) -> list[Payment]:
         """Returns everybody's payments."""
-        rows = await self._database.fetch(_LIST_PAYMENTS, page.before or _END, page.size + 1)
+        rows = await self._database.fetch(_LIST_PAYMENTS, page.before, page.rows)
         return [_payment(row) for row in rows]
 
     async def list_of(self, user_id: str, page: Page) -> list[Payment]:
         """Returns the payments that a user makes or receives."""
-        rows = await self._database.fetch(_LIST_PAYMENTS_OF, page.before or _END, page.size + 1, user_id)
+        rows = await self._database.fetch(_LIST_PAYMENTS_OF, page.before, page.rows, user_id)
         return [_payment(row) for row in rows]
 
     async def changes(self, payment_id: str, after: int) -> list[Change]:

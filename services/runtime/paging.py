@@ -12,6 +12,7 @@ from services.runtime.errors import InvalidPageToken
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 1000
 _BINDING_BYTES = 8
+_AFTER_EVERY_ID = "~"
 
 Row = TypeVar("Row")
 
@@ -22,11 +23,16 @@ class Page:
 
     size: int
     before: str
-    """Only what sorts before this id; empty on the first page."""
+    """Only what sorts before this."""
     binding: bytes
 
+    @property
+    def rows(self) -> int:
+        """How many rows to read: the page, and one that tells whether there is another."""
+        return self.size + 1
+
     def cut(self, rows: Sequence[Row], id_of: Callable[[Row], str]) -> tuple[Sequence[Row], str]:
-        """Returns the page and the token of the next one, given `size` + 1 rows or as many as there are."""
+        """Returns the page and the token of the next one, given `rows` rows or as many as there are."""
         if len(rows) <= self.size:
             return rows, ""
         page = rows[: self.size]
@@ -40,7 +46,7 @@ def page(size: int, token: str, *arguments: str) -> Page:
     Raises InvalidPageToken.
     """
     binding = hashlib.sha256("\0".join(arguments).encode()).digest()[:_BINDING_BYTES]
-    return Page(min(size or DEFAULT_SIZE, LARGEST_SIZE), _before(token, binding) if token else "", binding)
+    return Page(min(size or DEFAULT_SIZE, LARGEST_SIZE), _before(token, binding) if token else _AFTER_EVERY_ID, binding)
 
 
 def _before(token: str, binding: bytes) -> str:

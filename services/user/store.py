@@ -24,7 +24,6 @@ from services.user.domain import (
     outlived,
 )
 
-_END = "~"  # sorts after every id
 _ROTATION_LOCK = 0x6B657973  # any number that all replicas share: "keys"
 
 _ADD_USER = """
@@ -132,7 +131,7 @@ class Users:
 
     async def list_all(self, page: Page) -> list[User]:
         """Returns a page of all users and the first one after it."""
-        return [_user(row) for row in await self._database.fetch(_LIST_USERS, page.before or _END, page.size + 1)]
+        return [_user(row) for row in await self._database.fetch(_LIST_USERS, page.before, page.rows)]
 
     async def credentials(self, email: str) -> Credentials | None:
         """Returns who logs in with this address."""

@@ -9,7 +9,7 @@ ROWS = [f"id_{number:03}" for number in range(120, 0, -1)]
 
 
 def rows_of(page: paging.Page) -> list[str]:
-    return [row for row in ROWS if not page.before or row < page.before][: page.size + 1]
+    return [row for row in ROWS if row < page.before][: page.rows]
 
 
 def test_pages_follow_each_other_to_the_end() -> None:
