@@ -21,7 +21,6 @@ from services.document.domain import (
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
-
 _ADD = """
     INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""

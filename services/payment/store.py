@@ -26,7 +26,6 @@ from services.runtime.ids import new_id
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
-
 _ADD_PAYMENT = """
     INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
         description, state, state_reason, risk_score, sequence, create_time, update_time, settle_time)
