@@ -1,19 +1,27 @@
-"""Passwords: hashed with Argon2id in threads of their own, so that hashing holds up nothing else."""
+"""Passwords: hashed with Argon2id in threads of their own, so that hashing holds up nothing else.
+
+The parameters are the first that OWASP's Password Storage Cheat Sheet recommends: a quarter of the time and memory of
+RFC 9106's second choice, which would let a core check only eight log-ins a second.
+"""
 
 import asyncio
 import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
-from argon2 import PasswordHasher, profiles
+from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
+
+MEMORY_KIB = 19 * 1024
+PASSES = 2
+LANES = 1
 
 
 class Passwords:
-    """Hashes passwords and checks them, at most one per core at once: each takes 64 MiB and all of a core."""
+    """Hashes passwords and checks them, at most one per core at once: each takes 19 MiB and all of a core."""
 
     def __init__(self) -> None:
-        self._hasher = PasswordHasher.from_parameters(profiles.RFC_9106_LOW_MEMORY)
+        self._hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="argon2")
         self._nobodys = self._hasher.hash(secrets.token_hex())
 
