@@ -98,13 +98,15 @@ async def run(
     _log.info("listening", address=settings.listen_address, health=settings.health_address)
 
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one) for one in (*background, _follow_readiness(servicer, ready))]
+        readiness = tasks.create_task(_follow_readiness(servicer, ready))
+        running = [tasks.create_task(one) for one in background]
         await stop.wait()
         _log.info("draining", seconds=DRAIN_SECONDS)
-        for task in running:
-            task.cancel()
+        readiness.cancel()
         await servicer.set("", _NOT_SERVING)
         await server.stop(DRAIN_SECONDS)
+        for task in running:  # last: requests in flight may still need them
+            task.cancel()
     await health_server.stop(None)
 
 

@@ -55,6 +55,10 @@ class Stack:
             supervision.start_process(self.settings.folder, name)
             self.wait_until_ready(name)
 
+    def is_ready(self, name: str) -> bool:
+        """Tells whether a process says that it is ready."""
+        return self._process(name).ready()
+
     def wait_until_ready(self, name: str) -> None:
         """Waits until a process says that it is ready."""
         wait_until(self._process(name).ready, f"{name} is not ready")

@@ -1,10 +1,16 @@
 """What clients see while a part of the system is killed, away or slow, and that it goes on afterwards."""
 
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import pytest
 
 from tests.edge.contract.edge import reason_of
-from tests.edge.people import People
+from tests.edge.people import People, scan
 from tests.edge.stack import Stack
 from tests.waiting import wait_until
 
@@ -82,3 +88,31 @@ def test_a_payment_is_settled_though_its_service_is_killed(people: People, stack
     stack.kill("payment")
     assert payer.settled(payment["id"])["state"] == "SETTLED"
     assert payee.account()["balance"]["units"] == "1"
+
+
+def test_what_is_in_flight_when_a_service_is_told_to_stop_is_answered(people: People, stack: Stack) -> None:
+    owner, half_way, go_on = people.sign_up(), threading.Event(), threading.Event()
+    head = b'--x\r\nContent-Disposition: form-data; name="kind"\r\n\r\nPASSPORT\r\n'
+    file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + scan() + b"\r\n--x--\r\n"
+
+    def body() -> Iterator[bytes]:
+        yield head
+        yield file[:1000]
+        half_way.set()
+        assert go_on.wait(10)
+        yield file[1000:]
+
+    def upload() -> httpx.Response:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        return owner.client.post("/api/v1/documents/upload", content=body(), headers=headers)
+
+    stopped = stack.pid("document")
+    with ThreadPoolExecutor() as pool:
+        uploading = pool.submit(upload)
+        assert half_way.wait(10)
+        os.kill(stopped, signal.SIGTERM)
+        wait_until(lambda: not stack.is_ready("document"), "it does not stop")
+        go_on.set()
+        assert uploading.result().status_code == 201
+    wait_until(lambda: stack.pid("document") not in {0, stopped}, "it was not started again")
+    stack.wait_until_ready("document")
