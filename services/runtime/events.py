@@ -162,9 +162,9 @@ class Outbox:
             jetstream = await self._bus.stream(self._server)
             try:
                 await asyncio.gather(*(self._publish(jetstream, of_one) for of_one in subjects.values()))
-            except nats.errors.Error:
+            except nats.errors.Error as error:
                 self._bus.forget(self._server)
-                raise
+                raise BusUnavailable from error
             await connection.execute(_DONE, [row["position"] for row in rows])
         return True
 
