@@ -26,6 +26,10 @@ _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
 
 
+# Only what no service has begun on: it was down, or on its way down and refused the stream.
+_RETRY = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+
+
 class TemplateError(Exception):
     """An HTTP path of the contract is written in a way that has no strict pattern."""
 
@@ -81,6 +85,7 @@ def _grpc_route(method: Method) -> Route:
         "cluster": method.server,
         "timeout": "0s",  # the next line is the limit; it also tells the service
         "max_stream_duration": {"max_stream_duration": last, "grpc_timeout_header_max": last},
+        "retry_policy": _RETRY,
     }
     if not (method.client_streaming or method.server_streaming):
         action["idle_timeout"] = f"{method.deadline + _EDGE_GRACE:g}s"

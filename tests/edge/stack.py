@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx
+
 from scripts.stack import supervision
 from scripts.stack.processes import Process, edge, services, stores
 from scripts.stack.settings import Settings
@@ -62,6 +64,13 @@ class Stack:
     def wait_until_ready(self, name: str) -> None:
         """Waits until a process says that it is ready."""
         wait_until(self._process(name).ready, f"{name} is not ready")
+
+    def in_flight(self, service: str) -> int:
+        """Returns how many requests the edge has open with a service."""
+        name = f"cluster.{service}.upstream_rq_active"
+        url = f"http://127.0.0.1:{self.settings.ports['admin']}/stats"
+        stats = httpx.get(url, params={"filter": f"^{name}$"}, trust_env=False).raise_for_status().text
+        return int(stats.rpartition(":")[2])
 
     def log(self, name: str) -> str:
         """Returns what a process has logged so far."""

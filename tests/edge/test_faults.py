@@ -110,6 +110,7 @@ def test_what_is_in_flight_when_a_service_is_told_to_stop_is_answered(people: Pe
     with ThreadPoolExecutor() as pool:
         uploading = pool.submit(upload)
         assert half_way.wait(10)
+        wait_until(lambda: stack.in_flight("document") == 1, "the upload has not begun")
         os.kill(stopped, signal.SIGTERM)
         wait_until(lambda: not stack.is_ready("document"), "it does not stop")
         go_on.set()
