@@ -33,8 +33,6 @@ _ADD_PAYMENT = """
 _UPDATE_PAYMENT = """
     UPDATE payments SET state = $2, state_reason = $3, sequence = $4, update_time = $5, settle_time = NULL
     WHERE id = $1"""
-_ADD_EVENT = """
-    INSERT INTO payment_events (payment_id, sequence, state, state_reason, create_time) VALUES ($1, $2, $3, $4, $5)"""
 _GET_PAYMENT = "SELECT * FROM payments WHERE id = $1"
 _LIST_PAYMENTS = "SELECT * FROM payments WHERE id < $1 ORDER BY id DESC LIMIT $2"
 _LIST_PAYMENTS_OF = """
@@ -219,12 +217,8 @@ class Payments:
             await self._tell(connection, payment)
 
     async def _tell(self, connection: Connection, payment: Payment) -> None:
-        """Writes the event of the state that a payment came to."""
-        change = payment.change()
-        await connection.execute(
-            _ADD_EVENT, payment.id, change.sequence, change.state.name, change.state_reason, change.create_time
-        )
-        await self._outbox.add(connection, payment.id, change.sequence, events.to_proto(payment, change))
+        """Tells others of the state that a payment came to. (The database writes its own event by a trigger.)"""
+        await self._outbox.add(connection, payment.id, payment.sequence, events.to_proto(payment, payment.change()))
 
 
 async def _lock(connection: Connection, *account_ids: str) -> dict[str, Account]:

@@ -52,6 +52,16 @@ def upgrade() -> None:
             PRIMARY KEY (payment_id, sequence)
         );
 
+        -- Every change of a payment is an event: nobody can forget to write one.
+        CREATE FUNCTION record_change() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO payment_events (payment_id, sequence, state, state_reason, create_time)
+            VALUES (NEW.id, NEW.sequence, NEW.state, NEW.state_reason, NEW.update_time);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER record_change AFTER INSERT OR UPDATE OF state ON payments
+            FOR EACH ROW EXECUTE FUNCTION record_change();
+
         CREATE TABLE entries (
             id text COLLATE "C" PRIMARY KEY,
             transaction_id text COLLATE "C" NOT NULL,
