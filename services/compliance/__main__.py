@@ -11,14 +11,14 @@ from services.compliance.sanctions import Sanctions
 from services.compliance.service import ComplianceService
 from services.compliance.store import Profiles, SanctionsList, Screenings
 from services.runtime import config
-from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import open_bus
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 
 
-class Settings(ServerSettings, StoreSettings):
+class Settings(ServerSettings, DatabaseSettings, BusSettings):
     """What the compliance service needs to know."""
 
     sanctions_list: Path

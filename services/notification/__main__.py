@@ -9,14 +9,14 @@ from services.notification.events import follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications
 from services.runtime import config
-from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import open_bus
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 
 
-class Settings(ServerSettings, StoreSettings):
+class Settings(ServerSettings, DatabaseSettings, BusSettings):
     """What the notification service needs to know."""
 
 

@@ -13,14 +13,14 @@ from services.payment.settlement import Settlement
 from services.payment.store import Ledger, Payments
 from services.payment.watch import Watch
 from services.runtime import clients, config, contract, idempotency
-from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import Outbox, open_bus
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 
 
-class Settings(ServerSettings, StoreSettings):
+class Settings(ServerSettings, DatabaseSettings, BusSettings):
     """What the payment service needs to know."""
 
     user_address: str

@@ -2,9 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
 
@@ -22,11 +22,16 @@ class ServerSettings(BaseSettings):
     """The descriptor set made by scripts/generate."""
 
 
-class StoreSettings(BaseSettings):
-    """What every server with a database needs to know."""
+class DatabaseSettings(BaseSettings):
+    """What everything that has a database needs to know."""
 
     database_url: str
-    nats_url: str
+
+
+class BusSettings(BaseSettings):
+    """What every server that publishes or consumes events needs to know."""
+
+    nats_url: Annotated[str, Field(pattern=r"^tls://[^/]+$")]
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

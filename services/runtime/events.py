@@ -6,6 +6,7 @@ time, so that the events of one subject keep their order. JetStream drops what t
 """
 
 import asyncio
+import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,13 +16,14 @@ import asyncpg
 import nats
 import nats.errors
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from services.runtime import trace
 from services.runtime.errors import Unavailable
+from services.runtime.log import failure
 from services.runtime.postgres import Connection, Database
 from services.runtime.tls import Identity
 from services.runtime.worker import repeat
@@ -31,6 +33,7 @@ POLL_SECONDS = 1.0
 """How soon another replica relays what a crashed one committed."""
 RECONNECT_SECONDS = 0.25
 REDELIVERY_SECONDS = 1.0
+FETCH_SECONDS = 5.0
 RETENTION_SECONDS = 7 * 24 * 3600.0
 MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
@@ -55,16 +58,18 @@ class BusUnavailable(Unavailable):
 class Bus:
     """The connection to NATS, made in the background and remade whenever it is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+        self._url = url
+        self._tls = tls
         self._client = Client()
         self._connected = asyncio.Event()
         self._streams: set[str] = set()
 
-    async def connect(self, url: str, identity: Identity) -> None:
+    async def connect(self) -> None:
         """Connects, however long that takes."""
         await self._client.connect(
-            url,
-            tls=identity.context(),
+            self._url,
+            tls=self._tls,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # fractions work
             error_cb=_log_error,
@@ -112,8 +117,8 @@ async def _log_error(error: Exception) -> None:
 @asynccontextmanager
 async def open_bus(url: str, identity: Identity) -> AsyncIterator[Bus]:
     """Opens the bus without waiting for it, so that a service starts while NATS is away."""
-    bus = Bus()
-    connecting = asyncio.create_task(bus.connect(url, identity))
+    bus = Bus(url, identity.context())
+    connecting = asyncio.create_task(bus.connect())
     try:
         yield bus
     finally:
@@ -190,34 +195,62 @@ async def consume(
     what came behind it: a handler goes by the event's sequence, not by the order of arrival.
     """
 
-    async def handle_one(delivered: Msg) -> None:
+    async def handle_once(connection: Connection, message_id: str, data: bytes) -> None:
+        event = message.FromString(data)
+        if await connection.execute(_HANDLED, consumer, message_id) == "INSERT 0 1":
+            await handle(connection, event)
+
+    await bus.connected()
+    await repeat(_Consumer(bus, database, stream, consumer, handle_once).read, asyncio.Event(), POLL_SECONDS)
+
+
+class _Consumer:
+    """Reads a stream, some events at a time."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        stream: str,
+        consumer: str,
+        handle: Callable[[Connection, str, bytes], Awaitable[None]],
+    ) -> None:
+        self._bus = bus
+        self._database = database
+        self._stream = stream
+        self._consumer = consumer
+        self._handle = handle
+        self._subscription: JetStreamContext.PullSubscription | None = None
+
+    async def read(self) -> bool:
+        """Handles what is there, after waiting for it a while."""
+        try:
+            if self._subscription is None:
+                jetstream = await self._bus.stream(self._stream)
+                subject = f"{self._stream}.>"
+                self._subscription = await jetstream.pull_subscribe(subject, self._consumer, self._stream)
+            delivered = await self._subscription.fetch(BATCH, timeout=FETCH_SECONDS)
+        except nats.errors.TimeoutError:
+            return True
+        except nats.errors.Error as error:
+            self._subscription = None
+            self._bus.forget(self._stream)
+            raise BusUnavailable from error
+        for one in delivered:
+            await self._handle_one(one)
+        return True
+
+    async def _handle_one(self, delivered: Msg) -> None:
         headers = delivered.headers or {}
         trace.begin(headers.get(TRACEPARENT))
         try:
-            async with database.transaction() as connection:
-                done = await connection.execute(_HANDLED, consumer, headers[MESSAGE_ID])
-                if done == "INSERT 0 1":
-                    await handle(connection, message.FromString(delivered.data))
+            async with self._database.transaction() as connection:
+                await self._handle(connection, headers[MESSAGE_ID], delivered.data)
+        except (DecodeError, KeyError) as error:  # no event of ours, and it never will be one
+            _log.error("event refused", subject=delivered.subject, **failure(error))
+            await delivered.term()
         except Exception as error:  # it comes again; the ones behind it must not wait
-            _log.warning("event failed", subject=delivered.subject, error=f"{type(error).__name__}: {error}")
+            _log.warning("event failed", subject=delivered.subject, **failure(error))
             await delivered.nak(delay=REDELIVERY_SECONDS)
         else:
             await delivered.ack()
-
-    async def batch() -> bool:
-        jetstream = await bus.stream(stream)
-        try:
-            subscription = await jetstream.pull_subscribe(f"{stream}.>", durable=consumer, stream=stream)
-            while True:
-                try:
-                    delivered = await subscription.fetch(BATCH, timeout=POLL_SECONDS * 5)
-                except nats.errors.TimeoutError:
-                    continue
-                for one in delivered:
-                    await handle_one(one)
-        except nats.errors.Error:
-            bus.forget(stream)
-            raise
-
-    await bus.connected()
-    await repeat(batch, asyncio.Event(), POLL_SECONDS)

@@ -30,7 +30,7 @@ _CLAIM = """
 class IdempotencyKeyRequired(InvalidArgument):
     """The request moves money and has no key."""
 
-    message = "Send an Idempotency-Key header: a new one for each payment, the same one when you try again."
+    message = "Send an Idempotency-Key header: a new one for each request, the same one when you try again."
 
     def __init__(self) -> None:
         super().__init__(fields=[FieldViolation("Idempotency-Key", "is required", "required")])

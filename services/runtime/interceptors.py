@@ -27,6 +27,7 @@ from services.runtime.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from services.runtime.log import failure
 
 _log = structlog.get_logger()
 
@@ -79,8 +80,6 @@ async def errors(call: Call, proceed: Proceed) -> Message | None:
     """Turns whatever is raised into a status in the one shape. An unexpected error says nothing of itself."""
     try:
         return await proceed(call)
-    except grpc.aio.AbortError:
-        raise
     except Exception as error:  # the last resort of every call
         await status.abort(call.context, error)
 
@@ -89,7 +88,7 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
     """Continues the trace and writes one line for each call."""
     trace.begin(call.metadata.get("traceparent"))
     started = time.perf_counter()
-    outcome, unexpected = "OK", None
+    outcome, why = "OK", {}
     try:
         return await proceed(call)
     except asyncio.CancelledError:
@@ -97,9 +96,11 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
         raise
     except Error as error:
         outcome = error.reason
+        if error.__cause__ is not None:
+            why = failure(error)
         raise
     except Exception as error:
-        outcome, unexpected = type(error).__name__, error
+        outcome, why = type(error).__name__, failure(error)
         raise
     finally:
         _log.info(
@@ -109,7 +110,7 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
             ms=round((time.perf_counter() - started) * 1000, 2),
             user=call.metadata.get("x-user-id", ""),
             request_id=call.metadata.get("x-request-id", ""),
-            exc_info=unexpected,
+            **why,
         )
 
 
@@ -139,9 +140,11 @@ async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
         return await proceed(call)
     deadline.begin(longest)
     try:
-        async with asyncio.timeout(longest):
+        async with asyncio.timeout(longest) as limit:
             return await proceed(call)
     except TimeoutError as error:
+        if not limit.expired():
+            raise
         raise DeadlinePassed(seconds=longest) from error
 
 
@@ -214,7 +217,7 @@ def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 
 
 class Interceptors(AsyncServerInterceptor):
-    """Runs each call through the layers, then sends what the contract says about its success."""
+    """Passes each call through the layers to its handler."""
 
     def __init__(self, methods: Mapping[str, Method], layers: Sequence[Layer]) -> None:
         self._methods = methods
@@ -242,7 +245,7 @@ class Interceptors(AsyncServerInterceptor):
     async def intercept(
         self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any], method_name: str
     ) -> Message | None:
-        """Passes one call through the layers to its handler."""
+        """Passes one call on."""
         contract = self._methods[method_name]
         chain = self._chains.get(method_name)
         if chain is None:

@@ -2,10 +2,12 @@
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
 from services.runtime import trace
+from services.runtime.errors import Error
 
 
 def configure(service: str) -> None:
@@ -34,3 +36,13 @@ def configure(service: str) -> None:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=processors, processor=structlog.processors.JSONRenderer())
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """Returns what a log line says about a failure: its text and cause, and where it is from unless it is expected."""
+    told: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
+    if error.__cause__ is not None:
+        told["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"
+    if not isinstance(error, Error):
+        told["exc_info"] = error
+    return told

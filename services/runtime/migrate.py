@@ -11,6 +11,8 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
+from services.runtime import config
+
 _SERVICES = Path(__file__).parent.parent
 _LOCK = 0x6D696772  # any number that all replicas share: "migr"
 
@@ -34,11 +36,4 @@ def upgrade(service: str, database_url: str) -> None:
 
 
 if __name__ == "__main__":
-    from pydantic_settings import BaseSettings
-
-    from services.runtime.config import load
-
-    class _Settings(BaseSettings):
-        database_url: str
-
-    upgrade(sys.argv[1], load(_Settings).database_url)
+    upgrade(sys.argv[1], config.load(config.DatabaseSettings).database_url)

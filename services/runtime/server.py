@@ -116,11 +116,11 @@ async def _follow_readiness(servicer: health.aio.HealthServicer, ready: Sequence
         try:
             async with asyncio.timeout(READINESS_SECONDS):
                 await asyncio.gather(*(check() for check in ready))
-            now, why = _SERVING, ""
+            now, why = _SERVING, {}
         except Exception as error:  # whatever it is, requests would meet it too
-            now, why = _NOT_SERVING, f"{type(error).__name__}: {error}"
+            now, why = _NOT_SERVING, log.failure(error)
         if now != before:
             await servicer.set("", now)
-            _log.info("readiness", serving=now == _SERVING, why=why)
+            _log.info("readiness", serving=now == _SERVING, **why)
             before = now
         await asyncio.sleep(READINESS_SECONDS if now == _SERVING else READINESS_SECONDS / 10)

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from services.runtime.log import failure
+
 LONGEST_BACKOFF_SECONDS = 2.0
 
 _log = structlog.get_logger()
@@ -24,11 +26,16 @@ async def repeat(step: Callable[[], Awaitable[bool]], wake: asyncio.Event, every
             failures = 0
         except Exception as error:  # a worker outlives every failure
             failures += 1
-            _log.warning("worker failed", worker=name, failures=failures, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(min(0.1 * 2**failures, LONGEST_BACKOFF_SECONDS))
+            _log.warning("worker failed", worker=name, failures=failures, **failure(error))
+            await asyncio.sleep(backoff(failures))
             continue
         if not more:
             await _woken(wake, every)
+
+
+def backoff(failures: int) -> float:
+    """Returns how many seconds to wait after so many failures in a row."""
+    return min(0.1 * float(2 ** min(failures, 10)), LONGEST_BACKOFF_SECONDS)  # no float holds 2**1024
 
 
 async def _woken(wake: asyncio.Event, seconds: float) -> None:

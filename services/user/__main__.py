@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 from user.v1 import user_pb2_grpc
 
 from services.runtime import config
-from services.runtime.config import ServerSettings, StoreSettings
+from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import Outbox, open_bus
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
@@ -21,7 +21,7 @@ from services.user.service import SessionService, UserService
 from services.user.store import Sessions, SigningKeys, Users
 
 
-class Settings(ServerSettings, StoreSettings):
+class Settings(ServerSettings, DatabaseSettings, BusSettings):
     """What the user service needs to know."""
 
     admin_email: str

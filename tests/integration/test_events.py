@@ -13,6 +13,7 @@ from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database, open_database
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import identity
+from tests.waiting import eventually
 
 _HANDLED_EVENTS = """
     CREATE TABLE IF NOT EXISTS handled_events (
@@ -54,6 +55,7 @@ async def database(fresh_database: FreshDatabase) -> AsyncIterator[Database]:
 @pytest.fixture
 async def bus(nats_url: str, certificates: Path) -> AsyncIterator[Bus]:
     async with open_bus(nats_url, identity(certificates, "payment")) as bus:
+        await bus.connected()
         yield bus
 
 
@@ -132,3 +134,20 @@ async def test_an_event_that_fails_comes_again_and_holds_up_no_other(database: D
         await publish(outbox, "bad", 1)
         await publish(outbox, "good", 1)
         assert await heard.all() == [("good", 1), ("bad", 1)]
+
+
+async def test_what_is_no_event_is_put_aside(database: Database, bus: Bus) -> None:
+    server, heard = new_id("e"), Heard(1)
+    outbox = Outbox(server, database, bus)
+    async with relaying(outbox), consuming(bus, database, server, heard):
+        jetstream = await bus.stream(server)
+        await jetstream.publish(f"{server}.rubbish", b"\xff", headers={"Nats-Msg-Id": "rubbish"})
+        await jetstream.publish(f"{server}.nameless", b"")
+        await publish(outbox, "good", 1)
+        assert await heard.all() == [("good", 1)]
+
+        async def nothing_is_left() -> bool:
+            info = await jetstream.consumer_info(server, "test")
+            return (info.num_ack_pending, info.num_pending) == (0, 0)
+
+        await eventually(nothing_is_left)
