@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from google.protobuf.message import Message
-
 from services.payment.clients import Compliance, Documents, Users
 from services.payment.domain import (
     Account,
@@ -16,7 +14,7 @@ from services.payment.domain import (
     require_identified,
     require_parties,
 )
-from services.payment.store import Ledger, Payments
+from services.payment.store import Answer, Ledger, Payments
 from services.runtime.ids import new_id
 
 
@@ -40,9 +38,9 @@ class Authorization:
         self._settlement_delay = settlement_delay
 
     async def authorize(
-        self, payer_id: str, payee_id: str, amount: Money, description: str, answer: Callable[[Payment], Message]
-    ) -> Payment:
-        """Takes a payment and records `answer` of it with the request's idempotency key.
+        self, payer_id: str, payee_id: str, amount: Money, description: str, answer: Callable[[Payment], Answer]
+    ) -> Answer:
+        """Takes a payment and returns `answer` of it, recorded with the request's idempotency key.
 
         Raises PaymentToSelf, PayeeNotFound, PayerNotActive, PayeeNotActive, KycRequired, IdentityDocumentRequired or
         CurrencyMismatch, which leave nothing behind.

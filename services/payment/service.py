@@ -14,6 +14,7 @@ from services.payment.domain import STARTING_CURRENCY, Account, Entry, Payment
 from services.payment.store import Ledger, Payments
 from services.payment.watch import Watch
 from services.runtime import caller, paging
+from services.runtime.errors import FieldViolation, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,10 +28,9 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         self._watch = watch
 
     async def CreatePayment(self, request: payment_pb2.CreatePaymentRequest, _: Context) -> payment_pb2.Payment:
-        payment = await self._authorization.authorize(
+        return await self._authorization.authorize(
             caller.current().user_id, request.payee_id, money.read(request.amount), request.description, _payment
         )
-        return _payment(payment)
 
     async def GetPayment(self, request: payment_pb2.GetPaymentRequest, _: Context) -> payment_pb2.Payment:
         return _payment(await self._visible(request.payment_id, "officer", "admin"))
@@ -49,8 +49,9 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         self, request: payment_pb2.StreamPaymentStatusRequest, context: Context
     ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
         payment = await self._visible(request.payment_id, "officer")
-        after = sse.last_event_id(str(dict(context.invocation_metadata() or ()).get("last-event-id", "")))
-        if payment.state.terminal and after >= payment.sequence:
+        header = dict(context.invocation_metadata() or ()).get("last-event-id", "")
+        after = sse.last_event_id(str(header), payment.sequence)
+        if payment.state.terminal and after == payment.sequence:
             await context.send_initial_metadata((("x-http-code", "204"),))
             return
         async for chunk in sse.stream(payment, self._watch.changes(payment, after)):
@@ -60,7 +61,9 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         self, request: payment_pb2.WatchPaymentRequest, _: Context
     ) -> AsyncGenerator[payment_pb2.PaymentEvent]:
         payment = await self._visible(request.payment_id, "officer")
-        if payment.state.terminal and request.after_sequence >= payment.sequence:
+        if request.after_sequence > payment.sequence:
+            raise InvalidRequest(FieldViolation("afterSequence", "is beyond the payment's last event"))
+        if payment.state.terminal and request.after_sequence == payment.sequence:
             return
         async for change in self._watch.changes(payment, request.after_sequence):
             if change is not None:
@@ -102,7 +105,7 @@ class AccountService(payment_pb2_grpc.AccountServiceServicer):
 
     async def CreateDeposit(self, request: payment_pb2.CreateDepositRequest, _: Context) -> payment_pb2.Account:
         amount = money.read(request.amount)
-        return _account(await self._ledger.deposit(request.account_id, amount, datetime.now(UTC), _account))
+        return await self._ledger.deposit(request.account_id, amount, datetime.now(UTC), _account)
 
     async def ListEntries(self, request: payment_pb2.ListEntriesRequest, _: Context) -> payment_pb2.ListEntriesResponse:
         account = await self._visible(request.account_id)

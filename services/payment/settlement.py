@@ -7,6 +7,7 @@ import structlog
 
 from services.payment.store import Payments
 from services.runtime import trace
+from services.runtime.log import failure
 from services.runtime.worker import repeat
 
 BATCH = 20
@@ -32,5 +33,5 @@ class Settlement:
             try:
                 await self._payments.settle(payment_id, datetime.now(UTC))
             except Exception as error:  # the others must not wait for it
-                _log.warning("settlement failed", payment=payment_id, error=f"{type(error).__name__}: {error}")
+                _log.warning("settlement failed", payment=payment_id, **failure(error))
         return len(due) == BATCH

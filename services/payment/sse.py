@@ -10,6 +10,7 @@ from services.payment import events
 from services.payment.domain import Change, Payment
 from services.runtime import status
 from services.runtime.errors import FieldViolation, InvalidArgument
+from services.runtime.log import failure
 
 CONTENT_TYPE = "text/event-stream"
 RETRY_MS = 1500
@@ -26,11 +27,14 @@ class InvalidLastEventId(InvalidArgument):
         super().__init__(fields=[FieldViolation("Last-Event-ID", "must be a sequence")])
 
 
-def last_event_id(header: str) -> int:
-    """Returns the sequence after which to go on; 0 where none is sent. Raises InvalidLastEventId."""
+def last_event_id(header: str, latest: int) -> int:
+    """Returns the sequence after which to go on; 0 where none is sent. Raises InvalidLastEventId.
+
+    `latest` is the sequence of the payment's last event.
+    """
     if not header:
         return 0
-    if not (header.isascii() and header.isdigit() and len(header) <= 9):  # an int32
+    if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) <= latest):
         raise InvalidLastEventId
     return int(header)
 
@@ -49,7 +53,7 @@ async def stream(payment: Payment, changes: AsyncGenerator[Change | None]) -> As
         if ended:
             yield _event("end", "{}")
     except Exception as error:  # the client could not tell a cut stream from a finished one
-        _log.warning("stream failed", payment=payment.id, error=f"{type(error).__name__}: {error}")
+        _log.warning("stream failed", payment=payment.id, **failure(error))
         yield _event("error", _json(status.to_proto(status.told(error))))
 
 

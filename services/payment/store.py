@@ -1,7 +1,12 @@
-"""All SQL of payments and the ledger. Accounts are locked in the order of their ids, so nothing deadlocks."""
+"""All SQL of payments and the ledger.
+
+Accounts are locked in the order of their ids, and so that rows that refer to them can be written meanwhile (FOR NO KEY
+UPDATE): a payment that is added and one that is settled cannot wait for each other.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import asyncpg
 from google.protobuf.message import Message
@@ -25,6 +30,8 @@ from services.runtime.events import Outbox
 from services.runtime.ids import new_id
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
+
+Answer = TypeVar("Answer", bound=Message)
 
 _ADD_PAYMENT = """
     INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
@@ -56,7 +63,7 @@ _ACCOUNTS_IN = "SELECT * FROM accounts WHERE owner_id = ANY($1::text[]) AND curr
 _ACCOUNTS_OF = "SELECT * FROM accounts WHERE owner_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2"
 _GET_ACCOUNT = "SELECT * FROM accounts WHERE id = $1 AND NOT clearing"
 _CLEARING = "SELECT id FROM accounts WHERE clearing AND currency_code = $1"
-_LOCK_ACCOUNTS = "SELECT * FROM accounts WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
+_LOCK_ACCOUNTS = "SELECT * FROM accounts WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _RESERVE = "UPDATE accounts SET reserved = reserved + $2 WHERE id = $1 AND balance - reserved >= $2"
 _RELEASE = "UPDATE accounts SET reserved = reserved - $2 WHERE id = $1"
 _ADD_ENTRIES = """
@@ -107,9 +114,9 @@ class Ledger:
         return [_entry(row) for row in rows]
 
     async def deposit(
-        self, account_id: str, amount: Money, now: datetime, answer: Callable[[Account], Message]
-    ) -> Account:
-        """Moves money from outside into an account and records the answer to the request that did it.
+        self, account_id: str, amount: Money, now: datetime, answer: Callable[[Account], Answer]
+    ) -> Answer:
+        """Moves money from outside into an account, records the answer to the request that did it, and returns that.
 
         Raises AccountNotFound, AccountCurrencyMismatch or BalanceLimitExceeded.
         """
@@ -120,15 +127,13 @@ class Ledger:
             account.receives(amount)
             currency = amount.currency_code
             await connection.execute(_OPEN_ACCOUNT, new_id("acc"), "", currency, True, now)
-            clearing = await connection.fetchval(
-                "SELECT id FROM accounts WHERE clearing AND currency_code = $1", currency
-            )
+            clearing = await connection.fetchval(_CLEARING, currency)
             await _post(connection, "DEPOSIT", None, currency, {account_id: amount.minor, clearing: -amount.minor}, now)
             row = await connection.fetchrow(_GET_ACCOUNT, account_id)
             assert row is not None  # noqa: S101  # it is locked
-            deposited = _account(row)
-            await idempotency.record(connection, answer(deposited))
-        return deposited
+            answered = answer(_account(row))
+            await idempotency.record(connection, answered)
+        return answered
 
 
 class Payments:
@@ -138,8 +143,11 @@ class Payments:
         self._database = database
         self._outbox = outbox
 
-    async def add(self, payment: Payment, settle_time: datetime, answer: Callable[[Payment], Message]) -> Payment:
-        """Adds a new payment and records the answer. DECLINED for INSUFFICIENT_FUNDS where the money is not there."""
+    async def add(self, payment: Payment, settle_time: datetime, answer: Callable[[Payment], Answer]) -> Answer:
+        """Adds a new payment, records the answer to the request that made it, and returns that.
+
+        The payment is DECLINED for INSUFFICIENT_FUNDS where the money is not there.
+        """
         async with self._outbox.transaction() as connection:
             if payment.state.holds_money:
                 done = await connection.execute(_RESERVE, payment.payer_account_id, payment.amount.minor)
@@ -164,8 +172,9 @@ class Payments:
                 settle_time if payment.state is State.AUTHORIZED else None,
             )
             await self._tell(connection, payment)
-            await idempotency.record(connection, answer(payment))
-        return payment
+            answered = answer(payment)
+            await idempotency.record(connection, answered)
+        return answered
 
     async def get(self, payment_id: str) -> Payment:
         """Returns a payment. Raises PaymentNotFound."""

@@ -1,9 +1,10 @@
 """Watching payments: one stream of changes, whichever protocol it leaves in.
 
-The database is the truth; NATS only says when to look. While NATS is away, watchers look on their own.
+The database is the truth; NATS only says when to look. Now and then watchers look unasked, for NATS may be away.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 
@@ -56,19 +57,19 @@ class Watch:
             for change in changes:
                 yield change
                 after = change.sequence
-            if (changes and changes[-1].state.terminal) or _is_ending():
+            if (changes and changes[-1].state.terminal) or _before_ending() <= 0:
                 return
             if changes:
                 heartbeat = loop.time() + HEARTBEAT_SECONDS
             elif loop.time() >= heartbeat:
                 yield None
                 heartbeat = loop.time() + HEARTBEAT_SECONDS
-            await _woken(wake, min(LOOK_SECONDS, heartbeat - loop.time()))
+            await _woken(wake, min(LOOK_SECONDS, heartbeat - loop.time(), _before_ending()))
 
 
-def _is_ending() -> bool:
+def _before_ending() -> float:
     remaining = deadline.remaining()
-    return remaining is not None and remaining < ENDING_SECONDS
+    return math.inf if remaining is None else remaining - ENDING_SECONDS
 
 
 async def _woken(wake: asyncio.Event, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from services.runtime.ids import new_id
 from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import As, detail, identity, reason, serving, trailers
+from tests.waiting import eventually
 
 
 class FakeUsers(Users):
@@ -76,6 +77,15 @@ class House:
     users: FakeUsers = field(default_factory=FakeUsers)
     compliance: FakeCompliance = field(default_factory=FakeCompliance)
     documents: FakeDocuments = field(default_factory=FakeDocuments)
+    settling: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def settling_paused(self) -> AsyncIterator[None]:
+        """Without the settlement worker for a while."""
+        if self.settling:
+            self.settling.cancel()
+        yield
+        self.settling = asyncio.create_task(Settlement(self.payments).run())
 
     def pays(self, user_id: str, **metadata: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
         return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "customer", **metadata))
@@ -135,10 +145,13 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
         port = await stack.enter_async_context(serving(register, certificates, "payment", layer))
         made.edge = As(port, certificates, "payment")
         stack.push_async_callback(made.edge.close)
-        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run(), Settlement(payments).run())]
+        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run())]
+        async with made.settling_paused():
+            pass  # it begins afterwards
         yield made
-        for task in background:
-            task.cancel()
+        for task in (*background, made.settling):
+            if task:
+                task.cancel()
 
 
 @pytest.fixture(autouse=True)
@@ -382,8 +395,11 @@ async def test_the_status_stream_resumes_after_the_last_event_and_says_when_ther
     finished = house.pays(payer, last_event_id="2").StreamPaymentStatus(request)
     assert [part async for part in finished] == []
     assert dict(await finished.initial_metadata())["x-http-code"] == "204"
-    wrong = house.pays(payer, last_event_id="two").StreamPaymentStatus(request)
-    assert reason(await refusal(wrong.read())) == "INVALID_LAST_EVENT_ID"
+    for never_sent in ("two", "-1", "3", "9" * 20):
+        wrong = house.pays(payer, last_event_id=never_sent).StreamPaymentStatus(request)
+        assert reason(await refusal(wrong.read())) == "INVALID_LAST_EVENT_ID"
+    beyond = payment_pb2.WatchPaymentRequest(payment_id=payment.id, after_sequence=3)
+    assert reason(await refusal(house.pays(payer).WatchPayment(beyond).read())) == "INVALID_REQUEST"
 
 
 async def test_the_database_refuses_what_breaks_the_ledger(house: House) -> None:
@@ -405,7 +421,13 @@ async def test_the_database_refuses_what_breaks_the_ledger(house: House) -> None
 async def test_a_payment_interrupted_in_settlement_is_settled_by_whoever_comes_next(house: House) -> None:
     payer, payee = await house.user_with(10), await house.user_with(0)
     payment = await house.pay(payer, payee, 1)
-    await asyncio.gather(house.payments.claim_due(100), house.settled(payer, payment.id))
+
+    async def claimed() -> bool:
+        return payment.id in await house.payments.claim_due(100)
+
+    async with house.settling_paused():
+        await eventually(claimed)  # and whoever claimed it is gone
+    assert (await house.settled(payer, payment.id)).state == payment_pb2.Payment.SETTLED
     assert (await house.account(payee)).balance == euros(1)
 
 
