@@ -56,6 +56,7 @@ class KeyRing:
         self._secret = secret.encode()
         self._keys: list[SigningKey] = []
         self._opened: dict[str, ec.EllipticCurvePrivateKey] = {}
+        self._published: list[PublicKey] = []
 
     async def run(self) -> None:
         """Reads the keys and rotates them by age, for ever."""
@@ -65,6 +66,7 @@ class KeyRing:
         """Takes up what is in the database, after making what is missing there."""
         keys = await self._store.arrange(datetime.now(UTC), self._make)
         self._opened = {key.kid: self._opened.get(key.kid) or self._open(key) for key in keys}
+        self._published = [PublicKey.of(private) for private in self._opened.values()]
         self._keys = keys
         return False
 
@@ -82,9 +84,9 @@ class KeyRing:
 
         Raises SigningKeysUnavailable.
         """
-        if not self._opened:
+        if not self._published:
             raise SigningKeysUnavailable
-        return [PublicKey.of(private) for private in self._opened.values()]
+        return self._published
 
     def _make(self, sign_from: datetime) -> SigningKey:
         private = ec.generate_private_key(ec.SECP256R1())
