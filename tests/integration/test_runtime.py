@@ -120,6 +120,17 @@ async def test_what_breaks_the_contracts_rules_is_refused_field_by_field(certifi
         assert all(one.description for one in violations)
 
 
+@pytest.mark.parametrize("user_id", ["", "a\0b", "a/b", "usr_1\n", "ü", "a" * 65])
+async def test_an_id_that_no_path_could_hold_is_refused(certificates: Path, user_id: str) -> None:
+    async with running(Users(), certificates) as port:
+        get = stub(port, certificates).GetUser(user_pb2.GetUserRequest(user_id=user_id))
+        assert reason(await refusal(get)) == "INVALID_REQUEST"
+        request = user_pb2.BatchGetUsersRequest(user_ids=["usr_1", user_id])
+        assert (
+            reason(await refusal(stub(port, certificates, peer="payment").BatchGetUsers(request))) == "INVALID_REQUEST"
+        )
+
+
 async def test_success_says_what_the_contract_says_about_it(certificates: Path) -> None:
     async with running(Users(), certificates) as port:
         request = user_pb2.CreateUserRequest(
