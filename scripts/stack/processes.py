@@ -43,7 +43,9 @@ def stores(settings: Settings) -> list[Process]:
 def edge(settings: Settings) -> list[Process]:
     """Returns what can start beside the stores: Envoy and authz."""
     ports, folder = settings.ports, settings.folder
-    envoy = [program("envoy"), "-c", "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "2", "-l", "warning"]
+    options = ["-c", "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "2", "-l", "warning"]
+    flushing = ["--file-flush-interval-msec", "500"]  # or whoever reads the access log waits for it up to 10 s
+    envoy = [program("envoy"), *options, *flushing]
     return [
         Process("envoy", envoy, lambda: probes.answers(ports["edge"]), directory=folder.path / "envoy"),
         _server(

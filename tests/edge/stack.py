@@ -76,6 +76,11 @@ class Stack:
         """Returns what a process has logged so far."""
         return (self.settings.folder.logs / f"{name}.log").read_text(errors="replace")
 
+    def wait_until_logged(self, name: str, *answers: httpx.Response) -> None:
+        """Waits until a process has logged the requests that these are the answers to."""
+        ids = [answer.headers["x-request-id"] for answer in answers]
+        wait_until(lambda: all(one in self.log(name) for one in ids), f"{name} has not logged all of {ids}")
+
     def _process(self, name: str) -> Process:
         every = [*stores(self.settings), *edge(self.settings), *services(self.settings)]
         return next(process for process in every if process.name == name)
