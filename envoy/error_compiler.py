@@ -43,7 +43,8 @@ def _mappers(
             "content_type": "application/json",
             "json_format": {"code": code, "message": message, "details": [info]},
         },
-        "headers_to_add": _headers(headers or {}),
+        # Stands in for the id of a request that could not be read far enough to get one.
+        "headers_to_add": _headers({"x-request-id": "%UNIQUE_ID%", **(headers or {})}),
     }
     return grpc, rest
 

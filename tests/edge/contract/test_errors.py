@@ -100,6 +100,7 @@ def test_what_is_not_http_is_refused_in_the_same_shape(edge: Edge, request_line:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.split()[1] == status
+    assert b"x-request-id: " in head
     assert reason_of(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
 
 
