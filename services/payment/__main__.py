@@ -51,8 +51,15 @@ async def main(settings: Settings) -> None:
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
         ]
         background = [outbox.relay(), watch.run(), Settlement(payments).run()]
-        layer = idempotency.interceptor(database)
-        await serve("payment", settings, register, background=background, ready=[database.ping], idempotency=layer)
+        await serve(
+            "payment",
+            settings,
+            register,
+            background=background,
+            ready=[database.ping],
+            idempotency=idempotency.interceptor(database),
+            on_drain=watch.end,
+        )
 
 
 if __name__ == "__main__":

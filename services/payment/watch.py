@@ -27,10 +27,17 @@ class Watch:
         self._payments = payments
         self._bus = bus
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._ended = False
 
     async def run(self) -> None:
         """Listens to the events of all replicas."""
         await self._bus.listen("payment.>", lambda subject: self._wake(subject.removeprefix("payment.")))
+
+    def end(self) -> None:
+        """Ends all streams, so that their clients go on elsewhere: the server is about to stop."""
+        self._ended = True
+        for payment_id in list(self._watchers):
+            self._wake(payment_id)
 
     def _wake(self, payment_id: str) -> None:
         for watcher in self._watchers.get(payment_id, ()):
@@ -57,7 +64,7 @@ class Watch:
             for change in changes:
                 yield change
                 after = change.sequence
-            if (changes and changes[-1].state.terminal) or _before_ending() <= 0:
+            if (changes and changes[-1].state.terminal) or self._ended or _before_ending() <= 0:
                 return
             if changes:
                 heartbeat = loop.time() + HEARTBEAT_SECONDS

@@ -205,7 +205,7 @@ async def consume(
 
 
 class _Consumer:
-    """Reads a stream, some events at a time."""
+    """Reads a stream, event by event."""
 
     def __init__(
         self,
@@ -223,21 +223,20 @@ class _Consumer:
         self._subscription: JetStreamContext.PullSubscription | None = None
 
     async def read(self) -> bool:
-        """Handles what is there, after waiting for it a while."""
+        """Handles the next event, after waiting for it a while. (More at once would be waited for until the end.)"""
         try:
             if self._subscription is None:
                 jetstream = await self._bus.stream(self._stream)
                 subject = f"{self._stream}.>"
                 self._subscription = await jetstream.pull_subscribe(subject, self._consumer, self._stream)
-            delivered = await self._subscription.fetch(BATCH, timeout=FETCH_SECONDS)
+            [delivered] = await self._subscription.fetch(1, timeout=FETCH_SECONDS)
         except nats.errors.TimeoutError:
             return True
         except nats.errors.Error as error:
             self._subscription = None
             self._bus.forget(self._stream)
             raise BusUnavailable from error
-        for one in delivered:
-            await self._handle_one(one)
+        await self._handle_one(delivered)
         return True
 
     async def _handle_one(self, delivered: Msg) -> None:

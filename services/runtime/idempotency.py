@@ -7,6 +7,7 @@ effect without its key, and no key that stays locked after a crash. The rules ar
 
 import hashlib
 import re
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from services.runtime.errors import AlreadyExists, FieldViolation, InvalidArgume
 from services.runtime.interceptors import Call, Layer, Proceed
 from services.runtime.postgres import Connection, Database
 
+_HEADER = "idempotency-key"
 # 1 to 255 visible characters, bare or as a quoted string (RFC 8941, 3.3.3)
 _KEY = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e][\x21-\x7e]{0,254})')
 
@@ -37,9 +39,9 @@ class IdempotencyKeyRequired(InvalidArgument):
 
 
 class InvalidIdempotencyKey(InvalidArgument):
-    """The key is not 1 to 255 visible ASCII characters."""
+    """The key is not 1 to 255 visible ASCII characters, or there are two."""
 
-    message = "The Idempotency-Key header must have 1 to 255 visible ASCII characters."
+    message = "There must be one Idempotency-Key header, of 1 to 255 visible ASCII characters."
 
     def __init__(self) -> None:
         super().__init__(fields=[FieldViolation("Idempotency-Key", "must have 1 to 255 visible characters", "pattern")])
@@ -91,7 +93,7 @@ def interceptor(database: Database) -> Layer:
         claim = _Claim(
             caller.current().user_id,
             call.method.rpc,
-            _key(call.metadata.get("idempotency-key")),
+            _key([str(value) for name, value in call.context.invocation_metadata() or () if name == _HEADER]),
             hashlib.sha256(call.request.SerializeToString(deterministic=True)).digest(),
         )
         answer = await _replay(database, call, claim)
@@ -118,10 +120,10 @@ async def _replay(database: Database, call: Call, claim: _Claim) -> Message | No
     return answer
 
 
-def _key(header: str | None) -> str:
-    if header is None:
+def _key(headers: Sequence[str]) -> str:
+    if not headers:
         raise IdempotencyKeyRequired
-    match = _KEY.fullmatch(header.strip())
+    match = _KEY.fullmatch(headers[0].strip()) if len(headers) == 1 else None
     if match is None:
         raise InvalidIdempotencyKey
     return match[1] or match[2]

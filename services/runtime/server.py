@@ -28,6 +28,9 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy pings quiet streams
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    # The edge lets 32 KiB of headers through. From gRPC's own soft limit of 8 KiB on, it refuses some at random.
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 128 * 1024),
 )
 
 _log = structlog.get_logger()
@@ -67,10 +70,14 @@ async def serve(
     background: Sequence[Coroutine[Any, Any, None]] = (),
     ready: Sequence[Check] = (),
     idempotency: Layer | None = None,
+    on_drain: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises."""
+    """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises.
+
+    `on_drain` ends what would not end by itself: streams.
+    """
     server = build(contract.load(settings.contract), register, idempotency)
-    await run(name, server, settings, background=background, ready=ready)
+    await run(name, server, settings, background=background, ready=ready, on_drain=on_drain)
 
 
 async def run(
@@ -80,6 +87,7 @@ async def run(
     *,
     background: Sequence[Coroutine[Any, Any, None]] = (),
     ready: Sequence[Check] = (),
+    on_drain: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs a server that is built: see `serve`."""
     log.configure(name)
@@ -104,6 +112,7 @@ async def run(
         _log.info("draining", seconds=DRAIN_SECONDS)
         readiness.cancel()
         await servicer.set("", _NOT_SERVING)
+        on_drain()
         await server.stop(DRAIN_SECONDS)
         for task in running:  # last: requests in flight may still need them
             task.cancel()

@@ -23,7 +23,7 @@ from services.payment.settlement import Settlement
 from services.payment.store import Ledger, Payments
 from services.payment.watch import Watch
 from services.runtime import idempotency
-from services.runtime.events import Outbox, open_bus
+from services.runtime.events import Bus, Outbox, open_bus
 from services.runtime.ids import new_id
 from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
@@ -73,6 +73,7 @@ class House:
 
     edge: As
     database: Database
+    bus: Bus
     payments: Payments
     users: FakeUsers = field(default_factory=FakeUsers)
     compliance: FakeCompliance = field(default_factory=FakeCompliance)
@@ -132,7 +133,7 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
         outbox = Outbox("payment", database, bus)
         payments, ledger = Payments(database, outbox), Ledger(database)
         watch = Watch(payments, bus)
-        made = House(edge=None, database=database, payments=payments)  # type: ignore[arg-type]  # set below
+        made = House(edge=None, database=database, bus=bus, payments=payments)  # type: ignore[arg-type]  # set below
         authorization = Authorization(
             made.users, made.compliance, made.documents, ledger, payments, timedelta(milliseconds=50)
         )
@@ -400,6 +401,20 @@ async def test_the_status_stream_resumes_after_the_last_event_and_says_when_ther
         assert reason(await refusal(wrong.read())) == "INVALID_LAST_EVENT_ID"
     beyond = payment_pb2.WatchPaymentRequest(payment_id=payment.id, after_sequence=3)
     assert reason(await refusal(house.pays(payer).WatchPayment(beyond).read())) == "INVALID_REQUEST"
+
+
+async def test_a_stream_without_an_end_ends_when_its_server_is_about_to_stop(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    house.compliance.verdict = Verdict(State.IN_REVIEW, "RISK_REVIEW", 70)
+    payment = await house.payments.get((await house.pay(payer, payee, 1)).id)
+    watch = Watch(house.payments, house.bus)
+    changes = watch.changes(payment, 0)
+    first = await anext(changes)
+    assert first is not None
+    waiting = asyncio.create_task(anext(changes, None))
+    watch.end()
+    async with asyncio.timeout(10):
+        assert await waiting is None
 
 
 async def test_the_database_refuses_what_breaks_the_ledger(house: House) -> None:
