@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-PEERS = ("edge", "authz", "user", "payment", "compliance", "document", "notification", "nats")
+from scripts.stack.settings import SERVERS
+
+PEERS = ("edge", *SERVERS, "nats")
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
 _LOOPBACK = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]

@@ -1,9 +1,20 @@
-"""The scripts that judge the contract and the locks."""
+"""The house's rules: the scripts that judge the contract and the locks, and one word per service everywhere."""
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from psycopg.conninfo import conninfo_to_dict
+from render import render
 
 from scripts import locks, routes
+from scripts.stack import certificates, processes
+from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder
+from scripts.stack.settings import INTERNAL_PORTS, SERVICES, Settings
 
 LOCK = """asyncpg==0.32.0 \\
     --hash=sha256:00
@@ -46,3 +57,47 @@ def test_a_lock_must_name_and_hash_every_package_in_a_version_that_was_asked_for
         "asyncpg is 0.32.0, not >1",
         "nats-py is missing",
     ]
+
+
+def folders(path: str) -> set[str]:
+    """The folders in a folder of the repository, but for what Python caches."""
+    return {one.name for one in (REPOSITORY / path).iterdir() if one.is_dir() and one.name != "__pycache__"}
+
+
+def words(pattern: str, service: str) -> Iterator[str]:
+    """What the pattern's group is in a service's code."""
+    for module in (REPOSITORY / "services" / service).glob("*.py"):
+        yield from re.findall(pattern, module.read_text())
+
+
+def test_every_service_has_a_package_in_the_contract_and_a_folder() -> None:
+    assert folders("proto") == {*SERVICES, "common"}
+    assert folders("services") == {*SERVICES, "runtime"}
+
+
+def test_every_service_has_a_certificate(tmp_path: Path) -> None:
+    certificates.issue(tmp_path / "certs")
+    issued = {key.stem for key in (tmp_path / "certs").glob("*.key")}
+    assert issued == {*SERVICES, "authz", "edge", "nats", "public"}
+
+
+def test_every_service_is_a_cluster_of_the_edge(tmp_path: Path) -> None:
+    render("compose", {"CONTRACT": str(CONTRACT)}, tmp_path)
+    clusters = yaml.safe_load((tmp_path / "clusters.yaml").read_text())["resources"]
+    assert {cluster["name"] for cluster in clusters} == {*SERVICES, "authz"}
+
+
+def test_every_service_has_a_database_and_a_role(tmp_path: Path) -> None:
+    secrets = dict.fromkeys(["ADMIN_EMAIL", "ADMIN_PASSWORD", "SIGNING_KEY_SECRET"], "")
+    settings = Settings(RunFolder(tmp_path), dict.fromkeys(INTERNAL_PORTS, 1), secrets)
+    started = {one.name: conninfo_to_dict(one.environment["DATABASE_URL"]) for one in processes.services(settings)}
+    assert set(started) == set(SERVICES)
+    assert all(found["dbname"] == found["user"] == name for name, found in started.items())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_serves_publishes_and_consumes_under_that_word(service: str) -> None:
+    assert set(words(r'\bserve\(\s*"(\w+)"', service)) == {service}
+    assert set(words(r'\bOutbox\(\s*"(\w+)"', service)) <= {service}
+    assert set(words(r'\bstream="(\w+)"', service)) <= {*SERVICES} - {service}
+    assert set(words(r'\bconsumer="(\w+)"', service)) <= {service}
