@@ -14,9 +14,13 @@ from typing import Any
 import httpx
 from PIL import Image, ImageDraw
 
-from scripts.demo_page import Page, Unexpected, amount
-from scripts.stack import commands
-from scripts.stack.folder import StackError
+from scripts.stack.folder import StackError, missing
+
+try:
+    from scripts.demo_page import Page, Unexpected, amount
+    from scripts.stack import commands
+except ModuleNotFoundError as error:
+    sys.exit(f"demo: {missing(error.name or str(error))}")
 
 Json = dict[str, Any]
 
@@ -90,8 +94,8 @@ def journey(page: Page, reach: dict[str, str]) -> None:
 def _reach() -> dict[str, str]:
     if "EDGE_TLS_URL" not in os.environ:
         return commands.up(commands.chosen_folder()).reach()
-    if missing := [name for name in _NEEDED if name not in os.environ]:
-        raise StackError(f"EDGE_TLS_URL is set, so these must be too: {', '.join(missing)}")
+    if unset := [name for name in _NEEDED if name not in os.environ]:
+        raise StackError(f"EDGE_TLS_URL is set, so these must be too: {', '.join(unset)}")
     return dict(os.environ)
 
 
