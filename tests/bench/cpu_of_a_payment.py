@@ -9,6 +9,7 @@ import secrets
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,7 @@ from scripts.stack.folder import run_folder
 from scripts.stack.settings import SERVERS
 from tests.edge.people import People, Person
 from tests.edge.stack import Stack
+from tests.waiting import wait_until
 
 HOPS = ("edge → authz", "edge → payment", "payment → user", "payment → compliance (twice)", "payment → document")
 NUMBER_OF_HOPS = 6
@@ -39,10 +41,9 @@ def main(payments: int) -> None:
             people = People(stack, clients)
             payers = [people.payer(1_000_000) for _ in range(CONCURRENCY)]
             payee = people.sign_up("Grace Hopper")
-            asyncio.run(_pay(stack, payers, payee, payments // 10))
+            _pay_and_settle(stack, payers, payee, payments // 10)
             before = _cpu(stack)
-            asyncio.run(_pay(stack, payers, payee, payments))
-            people.payer(1).client.get("/api/v1/accounts")
+            _pay_and_settle(stack, payers, payee, payments)
             used = {name: (seconds - before[name]) / payments * 1e6 for name, seconds in _cpu(stack).items()}
     finally:
         lifecycle.clean(folder)
@@ -57,17 +58,31 @@ def main(payments: int) -> None:
     print(f"{'ratio':<14}{total / hops:8.1f} all, {python / hops:.1f} the five Python processes on its way")
 
 
-async def _pay(stack: Stack, payers: list[Person], payee: Person, payments: int) -> None:
+def _pay_and_settle(stack: Stack, payers: list[Person], payee: Person, payments: int) -> None:
+    """Makes payments, and waits until each payer's last is settled and they were told: two requests a payer or so."""
+    for payer, last in zip(payers, asyncio.run(_pay(stack, payers, payee, payments)), strict=True):
+        payer.client.get(f"/api/v1/payments/{last}/status").raise_for_status()  # a stream that ends when it is settled
+        wait_until(partial(_told_of_settlement, payer, last), f"the payer of {last} was not told of its settlement")
+
+
+def _told_of_settlement(payer: Person, payment_id: str) -> bool:
+    newest = payer.client.get("/api/v1/notifications").raise_for_status().json()["notifications"]
+    return any(one["paymentId"] == payment_id and one["kind"] == "PAYMENT_SETTLED" for one in newest)
+
+
+async def _pay(stack: Stack, payers: list[Person], payee: Person, payments: int) -> list[str]:
+    """Makes payments, as many for each payer, at least one. Returns the id of each payer's last."""
     async with httpx.AsyncClient(base_url=stack.edge_url, trust_env=False) as client:
 
-        async def pay(payer: Person) -> None:
+        async def pay(payer: Person) -> str:
             body = {"payeeId": payee.id, "amount": {"currencyCode": "EUR", "units": 1}}
-            for _ in range(payments // len(payers)):
+            for _ in range(max(payments // len(payers), 1)):
                 headers = {**dict(payer.client.headers), "idempotency-key": secrets.token_hex()}
                 response = await client.post("/api/v1/payments", json=body, headers=headers)
                 response.raise_for_status()
+            return str(response.json()["id"])
 
-        await asyncio.gather(*map(pay, payers))
+        return await asyncio.gather(*map(pay, payers))
 
 
 def _cpu(stack: Stack) -> dict[str, float]:
