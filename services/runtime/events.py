@@ -33,7 +33,8 @@ POLL_SECONDS = 1.0
 """How soon another replica relays what a crashed one committed."""
 RECONNECT_SECONDS = 0.25
 REDELIVERY_SECONDS = 1.0
-FETCH_SECONDS = 5.0
+FETCH_SECONDS = 1.0
+"""How long a consumer may take to notice that NATS has forgotten what it asked for."""
 RETENTION_SECONDS = 7 * 24 * 3600.0
 MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
