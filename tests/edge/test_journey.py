@@ -86,6 +86,10 @@ def test_a_repeated_key_gets_the_first_answer_byte_for_byte(people: People) -> N
     assert again.headers["idempotent-replayed"] == "true"
     other = payer.pay(payee, 2, key="once")
     assert (other.status_code, reason_of(other)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    two = [("idempotency-key", "one"), ("idempotency-key", "other"), *payer.client.headers.items()]
+    with httpx.Client(base_url=payer.client.base_url, headers=two, trust_env=False) as client:
+        both = client.post("/api/v1/payments", json={"payeeId": payee.id, "amount": AMOUNT})
+    assert (both.status_code, reason_of(both)) == (400, "INVALID_IDEMPOTENCY_KEY")
     without = payer.client.post("/api/v1/payments", json={"payeeId": payee.id, "amount": AMOUNT})
     assert (without.status_code, reason_of(without)) == (400, "IDEMPOTENCY_KEY_REQUIRED")
 
