@@ -12,15 +12,14 @@ from services.document.store import Documents
 from services.document.sweep import Sweep
 from services.document.upload import Uploads
 from services.runtime import config
-from services.runtime.config import ServerSettings
+from services.runtime.config import DatabaseSettings, ServerSettings
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 
 
-class Settings(ServerSettings):
+class Settings(ServerSettings, DatabaseSettings):
     """What the document service needs to know."""
 
-    database_url: str
     object_store_url: str
     """Where files are kept: file:///folder, s3://bucket/prefix or another that obstore knows."""
     max_upload_bytes: int = 25 * 1024 * 1024

@@ -28,26 +28,32 @@ class Inspector:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def inspect(self, document_id: str, content_type: str) -> Inspection:
-        """Reads a file back and opens it. Raises DocumentNotFound."""
+        """Reads a file back and opens it. Raises DocumentNotFound. Cancelled, it leaves no decoder behind."""
         async with self._turn:
             with tempfile.TemporaryFile() as file:
                 async for piece in await self._objects.read(document_id):
                     file.write(piece)
                 file.seek(0)
-                return await asyncio.to_thread(_decode, file, content_type)
+                return await _decode(file, content_type)
 
 
-def _decode(file: BinaryIO, content_type: str) -> Inspection:
-    decoder = subprocess.run(  # noqa: S603  # every argument is ours
-        [sys.executable, "-m", "services.document.decoder", content_type],
+async def _decode(file: BinaryIO, content_type: str) -> Inspection:
+    decoder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.document.decoder", content_type),
         stdin=file,
         stdout=subprocess.PIPE,
         cwd=_ROOT,
         env={},  # it has no need to know what this process knows
-        timeout=LONGEST_SECONDS,
-        check=False,
     )
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            output, _ = await decoder.communicate()
+    finally:
+        if decoder.returncode is None:
+            decoder.kill()
+            await decoder.wait()
     if decoder.returncode in _CAUSED_BY_THE_FILE:
         return Inspection("It cannot be read: it takes too long, or breaks what reads it.")
-    decoder.check_returncode()
-    return Inspection(**json.loads(decoder.stdout))
+    if decoder.returncode:
+        raise subprocess.CalledProcessError(decoder.returncode, "decoder")
+    return Inspection(**json.loads(output))

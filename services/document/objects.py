@@ -46,7 +46,7 @@ class Objects:
                 found = await obstore.get_async(self._store, _path(document_id))
             except FileNotFoundError as error:
                 raise DocumentNotFound(document_id=document_id) from error
-            return found.stream(min_chunk_size=READ_BYTES)
+        return _pieces(found)
 
     async def delete(self, document_id: str) -> None:
         """Deletes a file, if there is one."""
@@ -63,6 +63,12 @@ class Objects:
         """Raises ObjectStoreUnavailable when the store does not answer."""
         with _reaching(), suppress(FileNotFoundError):
             await obstore.head_async(self._store, _path("ping"))
+
+
+async def _pieces(found: "obstore.GetResult") -> AsyncIterator[bytes]:
+    with _reaching():
+        async for piece in found.stream(min_chunk_size=READ_BYTES):
+            yield bytes(piece)
 
 
 def open_objects(url: str) -> Objects:

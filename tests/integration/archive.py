@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Archive:
 def scan(size: tuple[int, int] = (400, 300)) -> bytes:
     """An image that differs each time."""
     file = io.BytesIO()
-    Image.effect_noise(size, 50).save(file, "PNG")
+    # Not Image.effect_noise: it draws from C's rand(), which gRPC seeds anew, so that scans repeat.
+    Image.frombytes("L", size, secrets.token_bytes(size[0] * size[1])).save(file, "PNG")
     return file.getvalue()
 
 

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from document.v1 import document_pb2
 
+from services.document import inspection
+from services.document.inspection import Inspector
+from services.document.objects import open_objects
 from services.runtime.ids import new_id
 from tests.integration.archive import (
     CONTENT_TYPE,
@@ -117,3 +121,27 @@ async def test_a_database_that_is_lost_while_a_document_is_written_leaves_nothin
         archive.documents.lost = False
     assert (reason(error), archive.files()) == ("DATABASE_LOST", before)
     assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+
+
+async def test_a_cancelled_inspection_leaves_no_decoder_behind_and_gives_its_turn_back(tmp_path: Path) -> None:
+    objects = open_objects(tmp_path.as_uri())
+    async with objects.writing("doc_1") as write:
+        await write(scan((2000, 2000)))
+    inspector = Inspector(objects)
+
+    def decoders() -> list[psutil.Process]:
+        return [one for one in psutil.Process().children() if "services.document.decoder" in " ".join(one.cmdline())]
+
+    async def decoding() -> bool:
+        return len(decoders()) == inspection.AT_ONCE
+
+    running = [asyncio.create_task(inspector.inspect("doc_1", "image/png")) for _ in range(inspection.AT_ONCE)]
+    await eventually(decoding)
+    for task in running:
+        task.cancel()
+    assert all(
+        isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*running, return_exceptions=True)
+    )
+    assert decoders() == []
+    async with asyncio.timeout(20):
+        assert (await inspector.inspect("doc_1", "image/png")).shorter_side == 2000
