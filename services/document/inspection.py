@@ -9,12 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from services.document.domain import Inspection
 from services.document.objects import Objects
 
 AT_ONCE = 2
 """Decoders beside each other: each takes a core, and up to 1 GiB for the pixels of the largest images."""
 LONGEST_SECONDS = 30.0
+
+_log = structlog.get_logger()
 
 _ROOT = Path(__file__).parents[2]
 _CAUSED_BY_THE_FILE = {-signal.SIGXCPU, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT}
@@ -38,21 +42,24 @@ class Inspector:
 
 
 async def _decode(file: BinaryIO, content_type: str) -> Inspection:
-    decoder = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.document.decoder", content_type),
+    # Not asyncio's: uvloop forks, and gRPC's handlers of a fork abort the child now and then. This one is a vfork.
+    decoder = subprocess.Popen(  # noqa: ASYNC220, S603  # it takes a millisecond, and every argument is ours
+        [sys.executable, "-m", "services.document.decoder", content_type],
         stdin=file,
         stdout=subprocess.PIPE,
         cwd=_ROOT,
         env={},  # it has no need to know what this process knows
     )
+    ending = asyncio.ensure_future(asyncio.to_thread(decoder.communicate))
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
-            output, _ = await decoder.communicate()
-    finally:
-        if decoder.returncode is None:
-            decoder.kill()
-            await decoder.wait()
+            output, _ = await asyncio.shield(ending)
+    except BaseException:  # a cancelled inspection, too
+        decoder.kill()
+        await ending
+        raise
     if decoder.returncode in _CAUSED_BY_THE_FILE:
+        _log.warning("decoder broken by a file", signal=-decoder.returncode, content_type=content_type)
         return Inspection("It cannot be read: it takes too long, or breaks what reads it.")
     if decoder.returncode:
         raise subprocess.CalledProcessError(decoder.returncode, "decoder")
