@@ -1,6 +1,7 @@
 """Which files are taken, how they are shown, and what makes a document accepted."""
 
 import io
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -27,7 +28,8 @@ from services.document.domain import (
 
 def image(kind: str, size: tuple[int, int] = (400, 300)) -> bytes:
     file = io.BytesIO()
-    Image.effect_noise(size, 50).convert("RGB").save(file, kind)
+    # Not Image.effect_noise: it draws from C's rand(), which gRPC seeds anew, so that images repeat.
+    Image.frombytes("RGB", size, secrets.token_bytes(3 * size[0] * size[1])).save(file, kind)
     return file.getvalue()
 
 
