@@ -121,7 +121,7 @@ class Ledger:
         Raises AccountNotFound, AccountCurrencyMismatch or BalanceLimitExceeded.
         """
         async with self._database.transaction() as connection:
-            account = (await _lock(connection, account_id)).get(account_id)
+            account = (await lock(connection, account_id)).get(account_id)
             if account is None:
                 raise AccountNotFound(account_id=account_id)
             account.receives(amount)
@@ -209,7 +209,7 @@ class Payments:
             if row is None or row["state"] != State.AUTHORIZED.name:
                 return
             payment = _payment(row)
-            accounts = await _lock(connection, payment.payer_account_id, payment.payee_account_id)
+            accounts = await lock(connection, payment.payer_account_id, payment.payee_account_id)
             await connection.execute(_RELEASE, payment.payer_account_id, payment.amount.minor)
             try:
                 accounts[payment.payee_account_id].receives(payment.amount)
@@ -230,7 +230,8 @@ class Payments:
         await self._outbox.add(connection, payment.id, payment.sequence, events.to_proto(payment, payment.change()))
 
 
-async def _lock(connection: Connection, *account_ids: str) -> dict[str, Account]:
+async def lock(connection: Connection, *account_ids: str) -> dict[str, Account]:
+    """Returns accounts by id, as nobody else can change them before the transaction ends."""
     return {row["id"]: _account(row) for row in await connection.fetch(_LOCK_ACCOUNTS, account_ids)}
 
 

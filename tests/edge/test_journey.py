@@ -228,6 +228,12 @@ def test_the_same_rpcs_are_there_for_grpc_clients(people: People, stack: Stack) 
         assert [account.currency_code for account in listed.accounts] == ["EUR"]
 
 
+@pytest.mark.parametrize("size", [8_500, 12_000, 20_000, 30_000])
+def test_headers_that_the_edge_lets_through_are_taken_by_the_services(people: People, size: int) -> None:
+    person = people.admin.client
+    assert {person.get("/api/v1/users/me", headers={"x-large": "x" * size}).status_code for _ in range(8)} == {200}
+
+
 def test_over_tls_the_same_edge_answers(people: People, stack: Stack) -> None:
     trust = ssl.create_default_context(cafile=stack.edge_ca)
     with httpx.Client(base_url=stack.edge_tls_url, verify=trust, trust_env=False, http2=True) as client:

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2
 from google.type.money_pb2 import Money as MoneyProto
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
+from services.payment import store
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
 from services.payment.domain import Money, Party, State, Verdict
@@ -444,6 +445,14 @@ async def test_a_payment_interrupted_in_settlement_is_settled_by_whoever_comes_n
         await eventually(claimed)  # and whoever claimed it is gone
     assert (await house.settled(payer, payment.id)).state == payment_pb2.Payment.SETTLED
     assert (await house.account(payee)).balance == euros(1)
+
+
+async def test_a_payment_is_added_while_another_to_the_same_payee_is_being_settled(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    account = await house.account(payee)
+    async with house.database.transaction() as settling, asyncio.timeout(10):
+        assert account.id in await store.lock(settling, account.id)
+        assert (await house.pay(payer, payee, 1)).state == payment_pb2.Payment.AUTHORIZED
 
 
 async def test_the_ledger_sums_to_zero_under_contention(house: House) -> None:
