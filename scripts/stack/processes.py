@@ -8,6 +8,7 @@ from pathlib import Path
 from scripts.stack import nats, postgres, probes
 from scripts.stack.folder import CONTRACT, REPOSITORY, program
 from scripts.stack.settings import SERVICES, Settings
+from services.runtime import probe
 
 TOKENS = {"TOKEN_ISSUER": "https://drawbridge.localhost", "TOKEN_AUDIENCE": "drawbridge"}
 
@@ -92,4 +93,4 @@ def _server(settings: Settings, name: str, own: Mapping[str, str], module: str =
         **own,
     }
     command = [sys.executable, "-m", module or f"services.{name}"]
-    return Process(name, command, lambda: probes.serving(health), environment)
+    return Process(name, command, lambda: probe.serving(health), environment)

@@ -40,6 +40,9 @@ def connect(server: str, address: str, identity: Identity, methods: Mapping[str,
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.dns_min_time_between_resolutions_ms", 2000),  # by default replicas that moved are lost for 30 s
+            ("grpc.keepalive_time_ms", 10_000),  # finds the peer whose machine is gone
+            ("grpc.keepalive_timeout_ms", 3000),
             ("grpc.service_config", json.dumps(_service_config(server, methods))),
         ),
     )

@@ -1,4 +1,7 @@
-"""Environment to settings. Read once, in a __main__, and passed on from there."""
+"""Environment to settings. Read once, in a __main__, and passed on from there.
+
+What is secret may be a file instead, in /run/secrets, named as the setting: signing_key_secret.
+"""
 
 import sys
 from pathlib import Path
@@ -34,13 +37,18 @@ class BusSettings(BaseSettings):
     nats_url: Annotated[str, Field(pattern=r"^tls://[^/]+$")]
 
 
+_SECRETS = Path("/run/secrets")
+
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
-def load(settings: type[Settings]) -> Settings:
-    """Reads settings from the environment. Ends the process naming all that are missing or wrong at once."""
+def load(settings: type[Settings], secrets: Path = _SECRETS) -> Settings:
+    """Reads settings from the environment, and those it lacks from the folder of secrets.
+
+    Ends the process naming all that are missing or wrong at once.
+    """
     try:
-        return settings()
+        return settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
         problems = [f"{one['loc'][0]!s}".upper() + f": {one['msg']}" for one in error.errors()]
         sys.exit("\n  ".join(["The environment does not say all that is needed:", *problems]))

@@ -28,6 +28,7 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy pings quiet streams
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_connection_age_ms", 300_000),  # a client connects anew, and so finds the replicas that are new
     # The edge lets 32 KiB of headers through. From gRPC's own soft limit of 8 KiB on, it refuses some at random.
     ("grpc.max_metadata_size", 64 * 1024),
     ("grpc.absolute_max_metadata_size", 128 * 1024),
