@@ -2,18 +2,38 @@
 
 import io
 import secrets
+import ssl
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from PIL import Image
 
-from tests.edge.stack import Stack
 from tests.waiting import wait_until
 
 Json = dict[str, Any]
 BORN = {"year": 1985, "month": 12, "day": 10}
+
+
+class Reach(Protocol):
+    """How a system is reached, whatever it runs in."""
+
+    @property
+    def edge_url(self) -> str:
+        """Where the edge listens: http, or https with a certificate of `edge_ca`."""
+
+    @property
+    def edge_ca(self) -> str:
+        """The path of a file of certificates (PEM)."""
+
+    @property
+    def admin_email(self) -> str:
+        """The first admin's."""
+
+    @property
+    def admin_password(self) -> str:
+        """The first admin's."""
 
 
 @dataclass
@@ -54,13 +74,14 @@ class Person:
 
 
 class People:
-    """Everybody who uses a stack."""
+    """Everybody who uses a system."""
 
-    def __init__(self, stack: Stack, clients: ExitStack) -> None:
-        self._stack = stack
+    def __init__(self, reach: Reach, clients: ExitStack) -> None:
+        self._url = reach.edge_url
+        self._trust = ssl.create_default_context(cafile=reach.edge_ca)
         self._clients = clients
         self.nobody = self._client()
-        self.admin = self.log_in("", stack.admin_email, stack.admin_password)
+        self.admin = self.log_in("", reach.admin_email, reach.admin_password)
 
     def log_in(self, user_id: str, email: str, password: str) -> Person:
         """Logs somebody in."""
@@ -93,7 +114,7 @@ class People:
         )
 
     def _client(self, **headers: str) -> httpx.Client:
-        client = httpx.Client(base_url=self._stack.edge_url, headers=headers, trust_env=False, timeout=20)
+        client = httpx.Client(base_url=self._url, headers=headers, verify=self._trust, trust_env=False, timeout=20)
         return self._clients.enter_context(client)
 
 
