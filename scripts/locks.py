@@ -28,14 +28,18 @@ def problems(wanted: Iterable[str], lock: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints the problems of both locks. Ends with 1 when there are any."""
+    """Prints the problems of all locks. Ends with 1 when there are any."""
     project = tomllib.loads(Path("pyproject.toml").read_text())
-    production = project["project"]["dependencies"]
-    development = [*production, *project["dependency-groups"]["dev"]]
+    production, groups = project["project"]["dependencies"], project["dependency-groups"]
+    wanted = {
+        "requirements.lock": production,
+        "requirements-dev.lock": [*production, *groups["dev"]],
+        "requirements-checkov.lock": groups["checkov"],
+    }
     found = [
-        f"{name}: {problem}"
-        for name, wanted in (("requirements.lock", production), ("requirements-dev.lock", development))
-        for problem in problems(wanted, Path(name).read_text())
+        f"{lock}: {problem}"
+        for lock, requirements in wanted.items()
+        for problem in problems(requirements, Path(lock).read_text())
     ]
     if found:
         sys.exit("\n".join([*found, "Renew the locks: make lock"]))
