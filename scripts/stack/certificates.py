@@ -1,10 +1,13 @@
 """Development certificates: a CA for the mesh, with one certificate per process, and another for the public one.
 
 The CAs' private keys are thrown away: when a certificate is missing or near its end, all are made anew.
+In containers: python -m scripts.stack.certificates CERTIFICATES SECRETS; signing_key_secret goes to the second folder.
 """
 
 import ipaddress
-import shutil
+import secrets
+import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,29 +19,34 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from scripts.stack.settings import SERVERS
 
-PEERS = ("edge", *SERVERS, "nats")
+PEERS = ("edge", *SERVERS, "postgres", "nats")
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
+GROUP_READABLE = 0o640
+"""The mode of keys in containers, whose users differ; Postgres and its clients take such a key only from root."""
 _LOOPBACK = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
 
 
-def issue(folder: Path) -> None:
+def issue(folder: Path, key_mode: int = 0o600) -> None:
     """Writes ca.pem and <peer>.pem and .key, edge-ca.pem and public.pem and .key, unless they are there and good."""
+    folder.mkdir(parents=True, exist_ok=True)
     if _good(folder):
         return
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    mesh = _Authority("Drawbridge development mesh CA")
-    mesh.save(new / "ca.pem")
-    for peer in PEERS:
-        names = [x509.UniformResourceIdentifier(f"spiffe://drawbridge/{peer}"), x509.DNSName(peer)]
-        mesh.sign(new / peer, peer, [*names, x509.DNSName("localhost"), *_LOOPBACK])
-    public = _Authority("Drawbridge development public CA")
-    public.save(new / "edge-ca.pem")
-    public.sign(new / "public", "localhost", [x509.DNSName("localhost"), *_LOOPBACK])
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        new = Path(temporary)
+        mesh = _Authority("Drawbridge development mesh CA")
+        for peer in PEERS:
+            names = [x509.UniformResourceIdentifier(f"spiffe://drawbridge/{peer}"), x509.DNSName(peer)]
+            mesh.sign(new / peer, peer, [*names, x509.DNSName("localhost"), *_LOOPBACK])
+        public = _Authority("Drawbridge development public CA")
+        public.sign(new / "public", "localhost", [x509.DNSName("localhost"), *_LOOPBACK])
+        for key in new.glob("*.key"):
+            key.chmod(key_mode)
+        (folder / "ca.pem").unlink(missing_ok=True)  # the mark of what is whole: it goes first and comes last
+        public.save(new / "edge-ca.pem")
+        for file in new.iterdir():
+            file.replace(folder / file.name)
+        mesh.save(new / "ca.pem").replace(folder / "ca.pem")
 
 
 def _good(folder: Path) -> bool:
@@ -47,6 +55,16 @@ def _good(folder: Path) -> bool:
     return all(
         path.exists() and x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > end for path in paths
     )
+
+
+def _keep_secret(path: Path) -> None:
+    """Writes something random, unless it is there: it must live as long as the data that it protects."""
+    if not path.exists():
+        new = path.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_urlsafe(32))
+        new.chmod(GROUP_READABLE)
+        new.replace(path)
 
 
 class _Authority:
@@ -62,8 +80,9 @@ class _Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path) -> Path:
         path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        return path
 
     def sign(self, stem: Path, name: str, names: Sequence[x509.GeneralName]) -> None:
         """Writes <stem>.key, readable by its owner only, and <stem>.pem."""
@@ -119,3 +138,10 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    issue(Path(sys.argv[1]), GROUP_READABLE)
+    _keep_secret(Path(sys.argv[2], "signing_key_secret"))

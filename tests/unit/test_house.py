@@ -78,7 +78,7 @@ def test_every_service_has_a_package_in_the_contract_and_a_folder() -> None:
 def test_every_service_has_a_certificate(tmp_path: Path) -> None:
     certificates.issue(tmp_path / "certs")
     issued = {key.stem for key in (tmp_path / "certs").glob("*.key")}
-    assert issued == {*SERVICES, "authz", "edge", "nats", "public"}
+    assert issued == {*SERVICES, "authz", "edge", "postgres", "nats", "public"}
 
 
 def test_every_service_is_a_cluster_of_the_edge(tmp_path: Path) -> None:
