@@ -6,8 +6,8 @@
 Envoy runs with OUT as its working directory: `envoy -c bootstrap.yaml`. A running one takes up what changed.
 """
 
-import base64
 import copy
+import hashlib
 import os
 import re
 import shutil
@@ -50,20 +50,25 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
         routes = compile_routes(methods)
     except (OSError, contract.ContractError, TemplateError) as error:
         raise RenderError(str(error)) from error
-    services = sorted({method.server for method in methods} | {"authz"})
+    settings = _environment(environment)
+    services = sorted({method.server for method in methods} | set(settings["OTHER_CLUSTERS"]))
+    contract_file = f"contract-{hashlib.sha256(binary).hexdigest()[:12]}.binpb"
     derived = {
-        "CONTRACT_BASE64": base64.b64encode(binary).decode(),
+        "CONTRACT_FILE": contract_file,
         "ERRORS": compile_errors(_load("errors.yaml")),
         "REST_SERVICES": sorted({method.rpc.split("/")[1] for method in methods if method.bindings}),
         "ROUTES": routes,
     }
-    files = _fill_all(_sources(services), {**_defaults(environment, services), **values, **derived})
+    files = _fill_all(_sources(services), {**_defaults(settings, services), **values, **derived})
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as staging:
+        Path(staging, contract_file).write_bytes(binary)
         _write(files, Path(staging))
         _validate(files, Path(staging))
-        for name in files:  # in this order: what is pointed to before what points to it
+        for name in (contract_file, *files):  # in this order: what is pointed to before what points to it
             Path(staging, name).replace(out / name)
+    for old in set(out.glob("contract-*.binpb")) - {out / contract_file}:
+        old.unlink()
 
 
 def _sources(services: Iterable[str]) -> dict[str, Any]:
@@ -79,12 +84,16 @@ def _sources(services: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _defaults(environment: str, services: Iterable[str]) -> dict[str, str]:
-    environments = _load("environments.yaml")
-    if environment not in environments:
-        raise RenderError(f"There is no environment {environment}; there are {', '.join(environments)}")
-    text = yaml.safe_dump(environments[environment])
-    defaults: dict[str, str] = {}
+def _environment(name: str) -> dict[str, Any]:
+    environments: dict[str, dict[str, Any]] = _load("environments.yaml")
+    if name not in environments:
+        raise RenderError(f"There is no environment {name}; there are {', '.join(environments)}")
+    return environments[name]
+
+
+def _defaults(settings: Mapping[str, Any], services: Iterable[str]) -> dict[str, Any]:
+    text = yaml.safe_dump(settings)
+    defaults: dict[str, Any] = {}
     for service in services:
         defaults |= yaml.safe_load(_for_service(text, service))
     return defaults
@@ -103,49 +112,66 @@ def _load(name: str) -> Any:
 
 
 def _fill_all(files: dict[str, Any], values: Values) -> dict[str, Any]:
-    missing: set[str] = set()
-    filled = {name: _fill(content, values, missing) for name, content in files.items()}
-    if missing:
-        raise RenderError(f"These values are missing: {', '.join(sorted(missing))}")
+    filler = _Filler(values)
+    filled = {name: filler.fill(content) for name, content in files.items()}
+    if filler.missing:
+        raise RenderError(f"These values are missing: {', '.join(sorted(filler.missing))}")
     return filled
 
 
-def _fill(node: Any, values: Values, missing: set[str]) -> Any:
-    """Puts the values for the ${NAME}s in a tree."""
-    if isinstance(node, dict):
-        return {key: _fill(value, values, missing) for key, value in node.items()}
-    if isinstance(node, list):
-        return _fill_list(node, values, missing)
-    if not isinstance(node, str):
-        return node
-    missing.update(name for name in _NAME.findall(node) if name not in values)
-    if whole := _NAME.fullmatch(node):
-        return values.get(whole[1])
-    return _NAME.sub(lambda name: str(values.get(name[1])), node)
+class _Filler:
+    """Puts values for the ${NAME}s in trees. What is shared in a tree stays shared."""
 
+    def __init__(self, values: Values) -> None:
+        self.missing: set[str] = set()
+        self._values = values
+        self._filled: dict[int, Any] = {}
 
-def _fill_list(items: list[Any], values: Values, missing: set[str]) -> list[Any]:
-    """Puts a list that stands for an item in that item's place, not into it."""
-    filled: list[Any] = []
-    for item in items:
-        value = _fill(item, values, missing)
-        if isinstance(item, str) and isinstance(value, list):
-            filled += value
-        else:
-            filled.append(value)
-    return filled
+    def fill(self, node: Any) -> Any:
+        if isinstance(node, str):
+            return self._fill_text(node)
+        if id(node) not in self._filled:
+            self._filled[id(node)] = self._fill_collection(node)
+        return self._filled[id(node)]
+
+    def _fill_text(self, text: str) -> Any:
+        self.missing.update(name for name in _NAME.findall(text) if name not in self._values)
+        if whole := _NAME.fullmatch(text):
+            return self._values.get(whole[1])
+        return _NAME.sub(lambda name: str(self._values.get(name[1])), text)
+
+    def _fill_collection(self, node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: self.fill(value) for key, value in node.items()}
+        if not isinstance(node, list):
+            return node
+        filled: list[Any] = []
+        for item in node:
+            value = self.fill(item)
+            if isinstance(item, str) and isinstance(value, list):
+                filled += value  # a list that stands for an item goes in that item's place, not into it
+            else:
+                filled.append(value)
+        return filled
 
 
 def _write(files: Mapping[str, Any], folder: Path) -> None:
     for name, content in files.items():
-        (folder / name).write_text(yaml.dump(content, Dumper=_PlainDumper, sort_keys=False, width=160))
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=160, default_flow_style=None)
+        (folder / name).write_text(text)
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """Writes what is shared in the sources out in full."""
+class _Dumper(yaml.SafeDumper):
+    """Writes small things where they belong, large ones that are shared once, and text of several lines as such."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        return True
+        return not isinstance(data, (dict, list)) or len(str(data)) < 1000
+
+    def represent_text(self, text: str) -> yaml.Node:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _validate(files: Mapping[str, Any], folder: Path) -> None:
@@ -156,7 +182,8 @@ def _validate(files: Mapping[str, Any], folder: Path) -> None:
         http = listener["filter_chains"][0]["filters"][0]["typed_config"]
         if http.pop("rds", None):
             http["route_config"] = routes
-    static = {"listeners": listeners, "clusters": _resources(files["clusters.yaml"])}
+    clusters = [*files["bootstrap.yaml"]["static_resources"]["clusters"], *_resources(files["clusters.yaml"])]
+    static = {"listeners": listeners, "clusters": clusters}
     bootstrap = {"node": files["bootstrap.yaml"]["node"], "static_resources": static}
     _write({_VALIDATION: bootstrap}, folder)
     envoy = shutil.which("envoy", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")

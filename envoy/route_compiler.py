@@ -24,10 +24,8 @@ _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
-
-
-# Only what no service has begun on: it was down, or on its way down and refused the stream.
-_RETRY = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+# For what is safe to execute twice. It adds to the cluster's retry_policy.
+_RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
 
 
 class TemplateError(Exception):
@@ -85,7 +83,6 @@ def _grpc_route(method: Method) -> Route:
         "cluster": method.server,
         "timeout": "0s",  # the next line is the limit; it also tells the service
         "max_stream_duration": {"max_stream_duration": last, "grpc_timeout_header_max": last},
-        "retry_policy": _RETRY,
     }
     if not (method.client_streaming or method.server_streaming):
         action["idle_timeout"] = f"{method.deadline + _EDGE_GRACE:g}s"
@@ -95,6 +92,7 @@ def _grpc_route(method: Method) -> Route:
         "name": method.rpc,
         "match": {"path": method.rpc, "headers": [_IS_GRPC]},
         "route": action,
+        "request_headers_to_add": [_RETRY_WHAT_WAS_LOST] if method.safe_to_retry else [],
         "typed_per_filter_config": _filters(method),
     }
 

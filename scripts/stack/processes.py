@@ -48,7 +48,7 @@ def edge(settings: Settings) -> list[Process]:
     flushing = ["--file-flush-interval-msec", "500"]  # or whoever reads the access log waits for it up to 10 s
     envoy = [program("envoy"), *options, *flushing]
     return [
-        Process("envoy", envoy, lambda: probes.answers(ports["edge"]), directory=folder.path / "envoy"),
+        Process("envoy", envoy, lambda: probes.ready(ports["probes"]), directory=folder.path / "envoy"),
         _server(
             settings,
             "authz",

@@ -12,7 +12,7 @@ from scripts.stack.folder import RunFolder, StackError
 
 SERVICES = ("user", "payment", "compliance", "document", "notification")
 SERVERS = ("authz", *SERVICES)
-INTERNAL_PORTS = ("admin", "keys", "nats", *SERVERS, *(f"{server}_health" for server in SERVERS))
+INTERNAL_PORTS = ("admin", "keys", "probes", "nats", *SERVERS, *(f"{server}_health" for server in SERVERS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,11 @@ def test_the_service_learns_the_deadline_and_the_edge_enforces_it_later() -> Non
     assert action["idle_timeout"] == "5.5s"
 
 
+def test_only_what_is_safe_to_execute_twice_is_tried_again_after_a_service_has_begun_on_it() -> None:
+    added = [grpc_route(method)["request_headers_to_add"] for method in (GET, replace(GET, safe_to_retry=False))]
+    assert added == [[{"header": {"key": "x-envoy-retry-on", "value": "reset"}}], []]
+
+
 def test_a_stream_of_typed_messages_may_be_silent_and_one_of_bytes_may_not() -> None:
     watch = grpc_route(replace(GET, server_streaming=True, deadline=3600.0))["route"]
     events = grpc_route(replace(GET, server_streaming=True, deadline=3600.0, response_type="google.api.HttpBody"))[

@@ -8,11 +8,10 @@ import httpx
 import pytest
 
 from scripts.stack import certificates as issuer
-from scripts.stack import ports
 from services.runtime import contract
 from services.runtime.contract import Method
 from tests.edge.contract.backend import Backend, serving
-from tests.edge.contract.edge import CONTRACT, Edge, running
+from tests.edge.contract.edge import CONTRACT, Edge, running, server_ports
 from tests.edge.contract.grpc_client import Channel
 
 
@@ -40,8 +39,7 @@ def edge(
     methods: Mapping[str, Method], _backend: Backend, certificates: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Edge]:
     """An edge that reaches everything."""
-    names = sorted({"authz", *(method.server for method in methods.values())})
-    services = dict(zip(names, ports.free(len(names)), strict=True))
+    services = server_ports(methods)
     with (
         serving(_backend, certificates, services),
         running(tmp_path_factory.mktemp("edge"), certificates, services) as edge,
@@ -52,8 +50,7 @@ def edge(
 @pytest.fixture
 def own_edge(methods: Mapping[str, Method], certificates: Path, tmp_path: Path) -> Iterator[Edge]:
     """An edge for one test, which may change it. It reaches nothing."""
-    names = sorted({"authz", *(method.server for method in methods.values())})
-    with running(tmp_path, certificates, dict(zip(names, ports.free(len(names)), strict=True))) as edge:
+    with running(tmp_path, certificates, server_ports(methods)) as edge:
         yield edge
 
 

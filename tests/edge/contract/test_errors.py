@@ -12,9 +12,8 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from scripts.stack import ports
 from tests.edge.contract.backend import Backend, serving
-from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running
+from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running, server_ports
 from tests.edge.contract.grpc_client import Channel
 
 JSON = AUTHORIZED | {"content-type": "application/json"}
@@ -161,8 +160,7 @@ def test_an_error_of_a_service_passes_with_its_details(client: httpx.Client, bac
 def test_what_cannot_be_reached_is_unavailable(
     backend: Backend, certificates: Path, tmp_path: Path, reachable: tuple[str, ...]
 ) -> None:
-    names = sorted({"authz", *(method.server for method in backend.methods.values())})
-    services = dict(zip(names, ports.free(len(names)), strict=True))
+    services = server_ports(backend.methods)
     up = {name: services[name] for name in reachable}
     with serving(backend, certificates, up), running(tmp_path, certificates, services) as edge:
         response = httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED)

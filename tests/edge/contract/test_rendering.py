@@ -5,12 +5,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from render import RenderError, render
 
 from services.runtime import contract
 from tests.edge.contract.edge import CONTRACT, Edge
 from tests.waiting import wait_until
 
+MORE = FileDescriptorSet(file=[FileDescriptorProto(name="more.proto")])
 SERVERS = {"authz", *(method.server for method in contract.load(CONTRACT).values())}
 
 
@@ -39,17 +41,30 @@ def test_without_the_contract_there_is_no_configuration(values: dict[str, str], 
 
 
 def test_an_unknown_environment_is_told_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(RenderError, match="native, compose, kubernetes"):
+    with pytest.raises(RenderError, match="native, compose, kubernetes, kubernetes_ratelimit"):
         render("moon", {"CONTRACT": str(CONTRACT)}, tmp_path)
 
 
 def test_what_envoy_does_not_take_leaves_the_old_files_as_they_were(tmp_path: Path) -> None:
     values = {"CONTRACT": str(CONTRACT)}
     render("compose", values, tmp_path)
-    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(RenderError, match="Envoy does not take this configuration"):
         render("compose", values | {"USER_PORT": "70000"}, tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_contract_is_named_by_its_content_so_that_a_new_one_is_taken_up(tmp_path: Path) -> None:
+    out, changed = tmp_path / "out", tmp_path / "changed.binpb"
+    changed.write_bytes(CONTRACT.read_bytes() + MORE.SerializeToString())
+    names = []
+    for path in (CONTRACT, changed):
+        render("compose", {"CONTRACT": str(path)}, out)
+        [file] = out.glob("*.binpb")
+        assert file.read_bytes() == path.read_bytes()
+        assert f"proto_descriptor: {file.name}" in (out / "listeners.yaml").read_text()
+        names.append(file.name)
+    assert names[0] != names[1]
 
 
 def test_a_running_edge_takes_up_what_is_rendered_anew(own_edge: Edge) -> None:
