@@ -1,6 +1,6 @@
 # `make` lists the commands. What they do is in scripts/; each first makes what it needs (scripts/setup).
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check generate breaking lock clean setup
+.PHONY: help demo up down status logs test check generate manifests breaking lock clean setup
 python := .venv/bin/python
 
 help:
@@ -29,6 +29,9 @@ check: setup ## lint, format, types, imports, contract, edge configuration, lock
 
 generate: ## derive gen/ from the contract anew
 	@scripts/setup --again
+
+manifests: setup ## render the edge's configuration for Kubernetes anew, to be committed
+	@$(python) -m scripts.edge_config
 
 breaking: setup ## tell what breaks clients of another version: REF=main
 	@scripts/breaking "$(or $(REF),main)"

@@ -1,0 +1,74 @@
+"""Renders the edge's configuration for Kubernetes into k8s/, to be committed: kustomize makes ConfigMaps of it.
+
+Usage: python -m scripts.edge_config [--check]. With --check it only tells whether what is there is up to date.
+"""
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from render import RenderError, render
+
+from scripts.stack.folder import CONTRACT, REPOSITORY
+
+BASE = Path("k8s/base/envoy")
+COMPONENT = Path("k8s/components/ratelimit/envoy")
+_HEAD = "# Made by python -m scripts.edge_config, as all in this folder.\n"
+
+Files = Mapping[Path, bytes]
+
+
+def generated() -> Files:
+    """Returns what has to be in BASE and COMPONENT. Raises RenderError."""
+    base, limited = _rendered("kubernetes"), _rendered("kubernetes_ratelimit")
+    changed = {name: content for name, content in limited.items() if base.get(name) != content}
+    return {
+        **{BASE / name: content for name, content in base.items()},
+        BASE / "kustomization.yaml": _kustomization("v1beta1", "Kustomization", {"name": "envoy", "files": [*base]}),
+        **{COMPONENT / name: content for name, content in changed.items()},
+        COMPONENT / "kustomization.yaml": _kustomization(
+            "v1alpha1", "Component", {"name": "envoy", "behavior": "merge", "files": [*changed]}
+        ),
+    }
+
+
+def found() -> Files:
+    """Returns what is in BASE and COMPONENT."""
+    paths = [path for folder in (BASE, COMPONENT) for path in (REPOSITORY / folder).glob("*")]
+    return {path.relative_to(REPOSITORY): path.read_bytes() for path in paths}
+
+
+def _rendered(environment: str) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        render(environment, {"CONTRACT": str(CONTRACT)}, Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def _kustomization(version: str, kind: str, config_map: Mapping[str, object]) -> bytes:
+    content = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "configMapGenerator": [config_map]}
+    return (_HEAD + yaml.safe_dump(content, sort_keys=False)).encode()
+
+
+def _write(files: Files) -> None:
+    for path, content in files.items():
+        (REPOSITORY / path).parent.mkdir(parents=True, exist_ok=True)
+        (REPOSITORY / path).write_bytes(content)
+    for path in found().keys() - files.keys():
+        (REPOSITORY / path).unlink()
+
+
+def _check(files: Files) -> None:
+    there = found()
+    if wrong := sorted(str(path) for path in {*files, *there} if files.get(path) != there.get(path)):
+        sys.exit(f"edge_config: Not what the sources say: {', '.join(wrong)}. Make them anew: make manifests")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["--check"]):
+        sys.exit(__doc__)
+    try:
+        (_check if sys.argv[1:] else _write)(generated())
+    except RenderError as error:
+        sys.exit(f"edge_config: {error}")
