@@ -1,6 +1,7 @@
 """Shows one payment from sign-up to settlement, through the edge, as an outside client would make it.
 
-Starts the native stack unless EDGE_TLS_URL names another one; then EDGE_CA, ADMIN_EMAIL and ADMIN_PASSWORD are needed.
+Goes to EDGE_TLS_URL or EDGE_URL, trusting EDGE_CA (PEM) or whom this machine trusts, as the administrator ADMIN_EMAIL
+with ADMIN_PASSWORD, or the one of docker-compose.yml. Without either URL it starts the native stack and goes there.
 """
 
 import io
@@ -26,7 +27,8 @@ Json = dict[str, Any]
 
 DEPOSIT = {"currencyCode": "EUR", "units": "250", "nanos": 0}
 PRICE = {"currencyCode": "EUR", "units": "42", "nanos": 500_000_000}
-_NEEDED = ("EDGE_TLS_URL", "EDGE_CA", "ADMIN_EMAIL", "ADMIN_PASSWORD")
+COMPOSE_ADMIN = {"ADMIN_EMAIL": "admin@drawbridge.example", "ADMIN_PASSWORD": "drawbridge-on-this-machine"}
+"""What docker-compose.yml gives where nobody says otherwise."""
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
             journey(Page(client), reach)
     except (Unexpected, StackError) as error:
         sys.exit(f"demo: {error}")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         sys.exit(f"demo: the edge did not answer: {type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -92,16 +94,19 @@ def journey(page: Page, reach: dict[str, str]) -> None:
 
 
 def _reach() -> dict[str, str]:
-    if "EDGE_TLS_URL" not in os.environ:
-        return commands.up(commands.chosen_folder()).reach()
-    if unset := [name for name in _NEEDED if name not in os.environ]:
-        raise StackError(f"EDGE_TLS_URL is set, so these must be too: {', '.join(unset)}")
-    return dict(os.environ)
+    """Returns where to go, and as which administrator, by the names of the environment variables."""
+    if "EDGE_TLS_URL" in os.environ or "EDGE_URL" in os.environ:
+        return {**COMPOSE_ADMIN, **os.environ}
+    return commands.up(commands.chosen_folder()).reach()
 
 
 def _client(reach: dict[str, str]) -> httpx.Client:
-    trust = ssl.create_default_context(cafile=reach["EDGE_CA"])
-    return httpx.Client(base_url=reach["EDGE_TLS_URL"], verify=trust, trust_env=False, timeout=30)
+    try:
+        trust = ssl.create_default_context(cafile=reach.get("EDGE_CA"))
+    except OSError as error:
+        raise StackError(f"EDGE_CA={reach['EDGE_CA']} cannot be read: {error}") from error
+    url = reach.get("EDGE_TLS_URL") or reach["EDGE_URL"]
+    return httpx.Client(base_url=url, verify=trust, trust_env=False, timeout=30)
 
 
 def _sign_up(page: Page, email: str, name: str, country: str) -> Json:
