@@ -8,6 +8,8 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 ARG ENVOY_IMAGE=envoyproxy/envoy:distroless-v1.40.0
 
+# checkov:skip=CKV_DOCKER_7: Which tag FROM takes is in the arguments' defaults, where checkov does not look.
+
 # All that is derived from the contract: Python stubs, the descriptor set, and the edge's configuration.
 FROM ${PYTHON_IMAGE} AS generate
 WORKDIR /build

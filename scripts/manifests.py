@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,6 +39,7 @@ def render(overlay: str, *components: str) -> list[Document]:
     return [document for document in yaml.safe_load_all(text(overlay, *components)) if document]
 
 
+@cache
 def text(overlay: str, *components: str) -> str:
     """Returns the same as YAML."""
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from google.protobuf import descriptor_pb2
 from psycopg.conninfo import conninfo_to_dict
 from render import render
 
-from scripts import locks, routes
+from scripts import checkov, locks, manifests, routes
 from scripts.stack import certificates, processes
 from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder
 from scripts.stack.settings import INTERNAL_PORTS, SERVICES, Settings
@@ -57,6 +58,58 @@ def test_a_lock_must_name_and_hash_every_package_in_a_version_that_was_asked_for
         "asyncpg is 0.32.0, not >1",
         "nats-py is missing",
     ]
+
+
+def manifest(api_version: str, kind: str, **spec: Any) -> manifests.Document:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": "a", "namespace": "b"}, "spec": spec}
+
+
+def test_a_manifest_has_no_field_that_kubernetes_does_not_know() -> None:
+    services = [manifest("v1", "Service", clusterIP="None"), manifest("v1", "Service", clusterip="None")]
+    [problem] = manifests.problems(services)
+    assert "'clusterip' was unexpected" in problem
+
+
+def test_an_issuer_has_no_field_that_cert_manager_does_not_know() -> None:
+    known, misspelled = ({"ca": {"secretName": "mesh-ca"}}, {"ca": {"secretname": "mesh-ca"}})
+    assert not list(manifests.problems([manifest("cert-manager.io/v1", "Issuer", **known)]))
+    assert list(manifests.problems([manifest("cert-manager.io/v1", "Issuer", **misspelled)]))
+
+
+def test_a_kind_that_nothing_is_known_of_is_not_let_pass() -> None:
+    assert list(manifests.problems([manifest("cert-manager.io/v1", "Certificat")]))
+    assert list(manifests.problems([manifest("example.com/v1", "Service")]))
+
+
+def report(
+    framework: str, *, passed: int = 1, failed: tuple[str, ...] = (), skipped: str | None = None
+) -> dict[str, Any]:
+    """What checkov says of a framework: failed checks by id, and the reason of one that is skipped."""
+    where = {"file_path": "/Dockerfile", "resource": "FROM", "check_name": "Name"}
+    reasons = [] if skipped is None else [{"suppress_comment": skipped}]
+    results = {
+        "parsing_errors": [],
+        "failed_checks": [{**where, "check_id": check} for check in failed],
+        "skipped_checks": [{**where, "check_id": "CKV_2", "check_result": reason} for reason in reasons],
+    }
+    return {"check_type": framework, "summary": {"passed": passed}, "results": results}
+
+
+def test_what_checkov_finds_is_told() -> None:
+    [problem] = checkov.problems([report("kubernetes", failed=("CKV_1",)), report("dockerfile")])
+    assert "CKV_1" in problem
+
+
+def test_a_check_is_skipped_for_a_reason_only() -> None:
+    assert not list(checkov.problems([report("kubernetes", skipped="There is none."), report("dockerfile")]))
+    [problem] = checkov.problems([report("kubernetes", skipped="No comment provided"), report("dockerfile")])
+    assert "without a reason" in problem
+    assert list(checkov.silenced({"Dockerfile": "ENV TOKEN=1234 # pragma: allowlist secret"}))
+
+
+def test_a_check_that_saw_nothing_has_not_passed() -> None:
+    [problem] = checkov.problems([report("kubernetes")])
+    assert problem == "dockerfile: nothing was checked"
 
 
 def folders(path: str) -> set[str]:
