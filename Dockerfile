@@ -28,7 +28,7 @@ COPY services/runtime services/runtime
 COPY envoy envoy
 RUN CONTRACT=gen/contract.binpb python envoy/render.py compose edge
 
-# What requirements.lock names, without the translations that nobody reads, and byte-compiled, since nothing can be written
+# What requirements.lock names, without the translations that nobody reads. Byte-compiled, since nothing can be written
 # at run time.
 FROM ${PYTHON_IMAGE} AS install
 WORKDIR /build
@@ -52,14 +52,14 @@ COPY --from=generate /build/gen/python gen/python
 COPY authz authz
 COPY services services
 RUN chmod -R a+rX /app && python -m compileall -q --invalidation-mode unchecked-hash /app
-# The limits in docker-compose.yml and k8s/ are for two cores, however many the machine has.
+# However many cores the machine has, docker-compose.yml and k8s/ let a container use one or two.
 ENV PATH=/opt/drawbridge/bin:$PATH \
     PYTHONPATH=/app:/app/gen/python \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHON_CPU_COUNT=2 \
     CONTRACT=/app/gen/contract.binpb
 USER 65532:65532
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "services.runtime.probe"]
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=5 CMD ["python", "-m", "services.runtime.probe"]
 LABEL org.opencontainers.image.title="Drawbridge" \
       org.opencontainers.image.description="authz and the services behind the edge: the command is the role"
 
@@ -75,6 +75,8 @@ FROM ${ENVOY_IMAGE} AS edge
 COPY --from=generate /build/edge /etc/envoy
 WORKDIR /etc/envoy
 USER 65532:65532
-CMD ["-c", "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "2", "-l", "warning", "--file-flush-interval-msec", "500"]
+# As the native stack starts it: scripts/stack/processes.py.
+CMD ["-c", "bootstrap.yaml", "--disable-hot-restart", "--concurrency", "2", "-l", "warning", \
+     "--file-flush-interval-msec", "500"]
 
 FROM runtime
