@@ -60,8 +60,10 @@ ENV PATH=/opt/drawbridge/bin:$PATH \
     CONTRACT=/app/gen/contract.binpb
 USER 65532:65532
 HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=5 CMD ["python", "-m", "services.runtime.probe"]
+ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="Drawbridge" \
-      org.opencontainers.image.description="authz and the services behind the edge: the command is the role"
+      org.opencontainers.image.description="authz and the services behind the edge: the command is the role" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 
 # For compose only: makes the certificates, and its folders are what new volumes take their owner from.
 FROM runtime AS development
