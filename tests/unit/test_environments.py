@@ -33,8 +33,8 @@ EDGE = yaml.safe_load((REPOSITORY / "envoy/environments.yaml").read_text())["kub
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 STORES = {"postgres", "nats"}
 MIGRATE = "services.runtime.migrate"
-NOT_OURS = r"SERVICE|AWS_\w+"
-"""What Kubernetes makes DATABASE_URL of, and what the object store's client reads by itself."""
+NOT_OURS = r"SERVICE|AWS_\w+|PYTHON_CPU_COUNT"
+"""What Kubernetes makes DATABASE_URL of, and what the object store's client and Python read by themselves."""
 
 
 @dataclass(frozen=True)
