@@ -24,7 +24,7 @@ logs: setup ## print the logs, and follow them on a terminal
 test: setup ## run all tests that need no Docker, beside a running system
 	@scripts/test
 
-check: setup ## lint, format, types, imports, contract, edge configuration, locks
+check: setup ## lint, format, types, imports, contract, edge configuration, manifests, images, locks
 	@scripts/check
 
 generate: ## derive gen/ from the contract anew
