@@ -15,6 +15,7 @@ from typing import TypeVar
 import asyncpg
 import nats
 import nats.errors
+import nats.js.errors
 import structlog
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
@@ -39,6 +40,7 @@ RETENTION_SECONDS = 7 * 24 * 3600.0
 MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
 
+_CONFIGURED_OTHERWISE = 10058
 _RELAY_LOCK = 0x72656C61  # any number that all replicas share: "rela"
 _ADD = "INSERT INTO outbox (message_id, subject, payload, traceparent) VALUES ($1, $2, $3, $4)"
 _NEXT = "SELECT position, message_id, subject, payload, traceparent FROM outbox ORDER BY position LIMIT $1"
@@ -91,9 +93,12 @@ class Bus:
             raise BusUnavailable
         jetstream = self._client.jetstream()
         if name not in self._streams:
-            await jetstream.add_stream(
-                api.StreamConfig(name, subjects=[f"{name}.>"], max_age=RETENTION_SECONDS, duplicate_window=120.0)
-            )
+            wanted = api.StreamConfig(name, subjects=[f"{name}.>"], max_age=RETENTION_SECONDS, duplicate_window=120.0)
+            try:
+                await jetstream.add_stream(wanted)
+            except nats.js.errors.BadRequestError as error:
+                if error.err_code != _CONFIGURED_OTHERWISE:  # an operator gave it more replicas, say
+                    raise
             self._streams.add(name)
         return jetstream
 

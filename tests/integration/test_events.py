@@ -136,6 +136,18 @@ async def test_an_event_that_fails_comes_again_and_holds_up_no_other(database: D
         assert await heard.all() == [("good", 1), ("bad", 1)]
 
 
+async def test_an_operator_may_configure_a_stream_otherwise(database: Database, bus: Bus) -> None:
+    server, heard = new_id("srv"), Heard(1)
+    jetstream = await bus.stream(server)
+    made = await jetstream.stream_info(server)
+    await jetstream.update_stream(made.config.evolve(max_age=3600.0))
+    bus.forget(server)
+    outbox = Outbox(server, database, bus)
+    async with relaying(outbox), consuming(bus, database, server, heard):
+        await publish(outbox, "pay_1", 1)
+        assert await heard.all() == [("pay_1", 1)]
+
+
 async def test_what_is_no_event_is_put_aside(database: Database, bus: Bus) -> None:
     server, heard = new_id("e"), Heard(1)
     outbox = Outbox(server, database, bus)
