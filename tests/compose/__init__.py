@@ -1,0 +1,1 @@
+"""What operators do with docker-compose.yml, done to the real thing: a project of its own, in a Docker engine."""
