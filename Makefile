@@ -21,7 +21,7 @@ status: setup ## tell what runs
 logs: setup ## print the logs, and follow them on a terminal
 	@$(python) -m scripts.stack logs
 
-test: setup ## run all tests that need no Docker, beside a running system
+test: setup ## run all tests, beside a running system; tests/compose where a Docker engine answers
 	@scripts/test
 
 check: setup ## lint, format, types, imports, contract, edge configuration, manifests, images, locks
