@@ -34,14 +34,18 @@ Party: TypeAlias = Pod | Address
 
 
 class Network:
-    """The connections that a set of NetworkPolicies admits."""
+    """What a set of NetworkPolicies admits. A connection needs both ends to."""
 
     def __init__(self, policies: Sequence[Document]) -> None:
         self._policies = policies
 
-    def admits(self, source: Party, destination: Party, port: Port) -> bool:
-        """Tells whether both ends admit a connection."""
-        return self._lets(source, "Egress", destination, port) and self._lets(destination, "Ingress", source, port)
+    def lets_out(self, source: Party, destination: Party, port: Port) -> bool:
+        """Tells whether the one who connects may."""
+        return self._lets(source, "Egress", destination, port)
+
+    def lets_in(self, source: Party, destination: Party, port: Port) -> bool:
+        """Tells whether the one who is connected to takes it."""
+        return self._lets(destination, "Ingress", source, port)
 
     def _lets(self, party: Party, direction: str, peer: Party, port: Port) -> bool:
         if isinstance(party, Address):

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -29,6 +29,7 @@ STRANGERS: list[Party] = [
 RESOLVER = Pod("dns", "kube-system", frozenset({("k8s-app", "kube-dns")}))
 
 Arrow = tuple[str, str, Port]
+Judge = Callable[[Party, Party, Port], bool]
 
 
 class Manifests:
@@ -102,33 +103,39 @@ def arrows_of_the_code(installed: Manifests) -> Iterator[Arrow]:
         yield "ratelimit", "redis", REDIS
 
 
-def arrows_that_are_admitted(installed: Manifests) -> Iterator[Arrow]:
-    """Who can talk to whom, of all that is there and some that should not be."""
-    policies = [one for one in installed.documents if one["kind"] == "NetworkPolicy"]
-    outside = [Address(one.name.removeprefix("to-"), one.ip) for one in addresses(policies)]
-    parties: list[Party] = [*installed.pods(), *outside, *STRANGERS, RESOLVER]
-    listening = {
-        (port["containerPort"], port.get("protocol", "TCP"))
-        for _, container in installed.containers()
-        for port in container.get("ports", ())
-    }
-    ports = {*listening, *EDGE_PORTS, *DNS, POSTGRES, NATS, REDIS, HTTPS, (9901, "TCP"), (12345, "TCP")}
-    network = Network(policies)
-    for source, destination, port in product(parties, parties, ports):
-        ours = isinstance(source, Pod) and source.namespace == "drawbridge"
-        theirs = isinstance(destination, Pod) and destination.namespace == "drawbridge"
-        if (ours or theirs) and source != destination and network.admits(source, destination, port):
-            yield source.name, destination.name, port
+class Attempts:
+    """Every connection that could be tried: between all that is there, and some that should not be."""
+
+    def __init__(self, installed: Manifests) -> None:
+        policies = [one for one in installed.documents if one["kind"] == "NetworkPolicy"]
+        stores = [Address(one.name.removeprefix("to-"), one.ip) for one in addresses(policies)]
+        listening = {
+            (port["containerPort"], port.get("protocol", "TCP"))
+            for _, container in installed.containers()
+            for port in container.get("ports", ())
+        }
+        self.network = Network(policies)
+        self.ours: list[Party] = [*installed.pods()]
+        self.parties: list[Party] = [*self.ours, *stores, *STRANGERS, RESOLVER]
+        self.ports = {*listening, *EDGE_PORTS, *DNS, POSTGRES, NATS, REDIS, HTTPS, (9901, "TCP"), (12345, "TCP")}
+
+    def admitted(self, sources: list[Party], destinations: list[Party], by: Judge) -> set[Arrow]:
+        tried = product(sources, destinations, self.ports)
+        return {(one.name, other.name, port) for one, other, port in tried if one != other and by(one, other, port)}
 
 
-def test_the_network_admits_the_arrows_of_the_code_and_no_others(installed: Manifests) -> None:
-    admitted = set(arrows_that_are_admitted(installed))
-    outside = {one.name for one in [*STRANGERS, RESOLVER]} | {one for one, _, _ in admitted} - {*installed.workloads()}
-    anybody = {(one, "envoy", port) for one in outside for port in EDGE_PORTS}
-    resolving = {(pod.name, RESOLVER.name, port) for pod in installed.pods() for port in DNS}
-    assert admitted - anybody - resolving == set(arrows_of_the_code(installed))
-    assert resolving <= admitted
-    assert {("internet", "envoy", port) for port in EDGE_PORTS} <= admitted
+def test_pods_may_connect_where_the_code_does_and_nowhere_else(installed: Manifests) -> None:
+    attempts = Attempts(installed)
+    resolving = {(pod.name, RESOLVER.name, port) for pod in attempts.ours for port in DNS}
+    made = attempts.admitted(attempts.ours, attempts.parties, attempts.network.lets_out)
+    assert made == {*arrows_of_the_code(installed)} | resolving
+
+
+def test_pods_take_the_connections_of_the_code_and_the_edge_takes_all(installed: Manifests) -> None:
+    attempts, inside = Attempts(installed), installed.workloads().keys()
+    anybody = {(one.name, "envoy", port) for one in attempts.parties if one.name != "envoy" for port in EDGE_PORTS}
+    taken = attempts.admitted(attempts.parties, attempts.ours, attempts.network.lets_in)
+    assert taken == {arrow for arrow in arrows_of_the_code(installed) if arrow[1] in inside} | anybody
 
 
 def test_a_pod_that_no_policy_names_can_talk_to_nobody(installed: Manifests) -> None:
@@ -282,8 +289,7 @@ def test_the_edge_has_nothing_of_another_environment(installed: Manifests) -> No
     assert ("ratelimit" in envoy["data"]["clusters.yaml"]) == installed.limited
 
 
-def test_every_policy_is_a_file_that_is_read() -> None:
-    """Nothing lies in k8s/ that no kustomization names."""
+def test_nothing_lies_about_that_no_kustomization_names() -> None:
     for folder in {one.parent for one in (REPOSITORY / "k8s").rglob("kustomization.yaml")}:
         named = (folder / "kustomization.yaml").read_text()
         own = {one.name for one in folder.iterdir() if one.is_file()} - {"kustomization.yaml"}
