@@ -60,7 +60,7 @@ def test_of_a_replica_that_is_killed_clients_miss_only_what_it_was_at(
             stack.wait_until_ready(replicas[0])
         customers.do_well()
     assert [one for one in customers.all if len([answer for answer in one.answers if answer.reason]) > 1] == []
-    customers.check_errors(within=2)
+    customers.check_errors()
     books.check(customers)
 
 
