@@ -183,8 +183,8 @@ def _validate(files: Mapping[str, Any], folder: Path) -> None:
         if http.pop("rds", None):
             http["route_config"] = routes
     clusters = [*files["bootstrap.yaml"]["static_resources"]["clusters"], *_resources(files["clusters.yaml"])]
-    static = {"listeners": listeners, "clusters": clusters}
-    bootstrap = {"node": files["bootstrap.yaml"]["node"], "static_resources": static}
+    bootstrap = files["bootstrap.yaml"] | {"static_resources": {"listeners": listeners, "clusters": clusters}}
+    del bootstrap["dynamic_resources"]
     _write({_VALIDATION: bootstrap}, folder)
     envoy = shutil.which("envoy", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
     if envoy is None:

@@ -1,4 +1,6 @@
-"""Has checkov judge what operators deploy: the rendered manifests, the Dockerfile and docker-compose.yml.
+"""Has checkov judge what operators deploy: the rendered manifests, the Dockerfile, and docker-compose.yml for secrets.
+
+It knows no other rules for compose: tests/unit/test_environments.py has ours.
 
 Usage: python -m scripts.checkov. The first time it installs checkov, whose dependencies are at odds with ours, into an
 environment of its own; it needs no network after that. Ends with 1 when a check fails or a skip gives no reason.

@@ -99,6 +99,7 @@ class Bus:
             except nats.js.errors.BadRequestError as error:
                 if error.err_code != _CONFIGURED_OTHERWISE:  # an operator gave it more replicas, say
                     raise
+                _log.warning("stream is configured otherwise", stream=name)
             self._streams.add(name)
         return jetstream
 

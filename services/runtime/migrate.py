@@ -4,6 +4,7 @@ Usage: python -m services.runtime.migrate <service>, with DATABASE_URL in the en
 """
 
 import sys
+import time
 from pathlib import Path
 
 import sqlalchemy
@@ -16,6 +17,8 @@ from services.runtime import config
 
 _SERVICES = Path(__file__).parent.parent
 _LOCK = 0x6D696772  # any number that all replicas share: "migr"
+PATIENCE_SECONDS = 300.0
+_RETRY_SECONDS = 1.0
 
 
 def upgrade(service: str, database_url: str) -> None:
@@ -35,6 +38,8 @@ def upgrade(service: str, database_url: str) -> None:
         ) as environment,
     ):
         connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        # Whoever waits for a table holds up all that come behind.
+        connection.execute(sqlalchemy.text("SET LOCAL lock_timeout = '3s'"))
         environment.configure(connection=connection, transactional_ddl=True)
         environment.run_migrations()
 
@@ -47,5 +52,18 @@ def _missing(script: ScriptDirectory, revisions: tuple[str, ...]) -> list[Revisi
     return script._upgrade_revs("head", revisions)  # type: ignore[arg-type]  # as alembic.command.upgrade does
 
 
+def upgrade_patiently(service: str, database_url: str, patience: float = PATIENCE_SECONDS) -> None:
+    """Does so as soon as Postgres answers and its tables are free, which it waits for (seconds) before it raises."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return upgrade(service, database_url)
+        except sqlalchemy.exc.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"migrate: waiting: {error.orig}", file=sys.stderr, flush=True)
+        time.sleep(_RETRY_SECONDS)
+
+
 if __name__ == "__main__":
-    upgrade(sys.argv[1], config.load(config.DatabaseSettings).database_url)
+    upgrade_patiently(sys.argv[1], config.load(config.DatabaseSettings).database_url)

@@ -81,8 +81,12 @@ def _concerns(policy: Document, pod: Pod) -> bool:
 
 def _fits(rule: Document, direction: str, namespace: str, peer: Party, port: Port) -> bool:
     peers = rule.get("to" if direction == "Egress" else "from")
-    ports = [(one["port"], one.get("protocol", "TCP")) for one in rule.get("ports", ())]
+    ports = [_port(**one) for one in rule.get("ports", ())]
     return (not ports or port in ports) and (not peers or any(_is(one, namespace, peer) for one in peers))
+
+
+def _port(port: int, protocol: str = "TCP") -> Port:
+    return port, protocol
 
 
 def _is(described: Document, namespace: str, peer: Party) -> bool:

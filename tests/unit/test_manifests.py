@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from scripts import manifests
 from scripts.stack.folder import CONTRACT, REPOSITORY
@@ -19,7 +20,7 @@ from services.runtime.config import BusSettings, DatabaseSettings
 from tests.unit.policies import Address, Document, Network, Party, Pod, Port, addresses, selects
 
 DEPLOYABLES = ("envoy", *SERVERS)
-GRPC, EDGE_PORTS, KEYS, DNS = (50051, "TCP"), [(8080, "TCP"), (8443, "TCP")], (8444, "TCP"), [(53, "TCP"), (53, "UDP")]
+GRPC, KEYS, DNS = (50051, "TCP"), (8444, "TCP"), [(53, "TCP"), (53, "UDP")]
 POSTGRES, NATS, REDIS, HTTPS = (5432, "TCP"), (4222, "TCP"), (6379, "TCP"), (443, "TCP")
 STRANGERS: list[Party] = [
     Pod("stranger", "elsewhere", frozenset()),
@@ -39,6 +40,7 @@ class Manifests:
         self.documents = _rendered(variant)
         self.production = variant[0] == "production"
         self.limited = "ratelimit" in variant
+        self.public_ports = [(8443, "TCP")] if self.production else [(8080, "TCP"), (8443, "TCP")]
 
     def of(self, *kinds: str) -> dict[str, Document]:
         """The resources of these kinds, by name."""
@@ -117,7 +119,7 @@ class Attempts:
         self.network = Network(policies)
         self.ours: list[Party] = [*installed.pods()]
         self.parties: list[Party] = [*self.ours, *stores, *STRANGERS, RESOLVER]
-        self.ports = {*listening, *EDGE_PORTS, *DNS, POSTGRES, NATS, REDIS, HTTPS, (9901, "TCP"), (12345, "TCP")}
+        self.ports = {*listening, *DNS, POSTGRES, NATS, REDIS, HTTPS, (9901, "TCP"), (12345, "TCP")}
 
     def admitted(self, sources: list[Party], destinations: list[Party], by: Judge) -> set[Arrow]:
         tried = product(sources, destinations, self.ports)
@@ -133,7 +135,8 @@ def test_pods_may_connect_where_the_code_does_and_nowhere_else(installed: Manife
 
 def test_pods_take_the_connections_of_the_code_and_the_edge_takes_all(installed: Manifests) -> None:
     attempts, inside = Attempts(installed), installed.workloads().keys()
-    anybody = {(one.name, "envoy", port) for one in attempts.parties if one.name != "envoy" for port in EDGE_PORTS}
+    clients = [one.name for one in attempts.parties if one.name != "envoy"]
+    anybody = {(client, "envoy", port) for client in clients for port in installed.public_ports}
     taken = attempts.admitted(attempts.parties, attempts.ours, attempts.network.lets_in)
     assert taken == {arrow for arrow in arrows_of_the_code(installed) if arrow[1] in inside} | anybody
 
@@ -183,6 +186,13 @@ def test_a_server_has_the_time_it_takes_to_leave(installed: Manifests) -> None:
         spec = _spec(installed.workloads()[name])
         waits = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert spec["terminationGracePeriodSeconds"] > waits + server.DRAIN_SECONDS
+
+
+def test_the_edge_has_the_time_it_takes_to_drain(installed: Manifests) -> None:
+    spec = _spec(installed.workloads()["envoy"])
+    assert spec["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"] == "/drain"
+    kubernetes = yaml.safe_load((REPOSITORY / "envoy/environments.yaml").read_text())["kubernetes"]
+    assert spec["terminationGracePeriodSeconds"] > kubernetes["DRAIN_SECONDS"]
 
 
 def test_every_peer_has_a_certificate_with_its_spiffe_id(installed: Manifests) -> None:
