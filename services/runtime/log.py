@@ -23,7 +23,8 @@ def configure(service: str) -> None:
         add_context,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-        structlog.processors.dict_tracebacks,
+        # As dict_tracebacks, but without the values of variables: passwords are among them.
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
     ]
     structlog.configure(
         processors=[*processors, structlog.processors.JSONRenderer()],
