@@ -62,6 +62,15 @@ def test_without_a_part_of_its_configuration_it_is_live_and_not_ready(
         assert edge.probe("/live").status_code == 200
 
 
+def test_as_long_as_a_service_has_no_address_yet_it_is_live_and_not_ready(
+    certificates: Path, services: Mapping[str, int], tmp_path: Path
+) -> None:
+    edge = rendered(tmp_path, certificates, services, USER_HOST="user.invalid")
+    with started(edge):
+        assert edge.probe("/ready").status_code == 503
+        assert edge.probe("/live").status_code == 200
+
+
 def test_while_it_drains_it_serves_on_and_sends_its_clients_away(
     backend: Backend, certificates: Path, services: Mapping[str, int], tmp_path: Path
 ) -> None:
