@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from google.protobuf.message import Message
 
 from scripts.stack import ports
 from services.runtime.contract import Method
@@ -35,3 +37,18 @@ def test_the_last_replica_is_always_tried(certificates: Path, methods: Mapping[s
             assert httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED).status_code == 503
         assert edge.stat("cluster.authz.outlier_detection.ejections_enforced_total") == 0
         assert edge.stat("cluster.authz.upstream_cx_connect_fail") > 5  # with what is tried again
+
+
+def test_a_call_that_a_server_drops_as_it_stops_is_made_again(backend: Backend, client: httpx.Client) -> None:
+    dropped = iter([True])
+
+    def answer(context: grpc.ServicerContext) -> list[Message]:
+        if next(dropped, False):
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+        return [backend.message("payment.v1.Payment")]
+
+    with backend.answering("/payment.v1.PaymentService/CreatePayment", answer):
+        made = client.post(
+            "/api/v1/payments", json={"payeeId": "usr_2"}, headers={**AUTHORIZED, "idempotency-key": "1"}
+        )
+    assert made.status_code == 200
