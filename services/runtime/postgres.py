@@ -18,6 +18,7 @@ _LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # it lost its connection in the middle of something
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # it is shutting down or starting up
     asyncpg.InsufficientResourcesError,
@@ -43,11 +44,20 @@ class Database:
         Raises DatabaseUnavailable, and InvalidRequest for text with a null character, which Postgres does not take.
         """
         try:
-            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            connection = await self._acquire()
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
         except asyncpg.CharacterNotInRepertoireError as error:
             raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
+            raise DatabaseUnavailable from error
+
+    async def _acquire(self) -> Connection:
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except Exception as error:  # whatever asyncpg, uvloop or TLS make of a server that goes away meanwhile
             raise DatabaseUnavailable from error
 
     @asynccontextmanager
