@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.compose import books
-from tests.compose.customers import paying
 from tests.compose.project import Project
 from tests.edge.people import People
+from tests.traffic import books
+from tests.traffic.customers import paying
 from tests.waiting import wait_until
 
 PAYING = {"pay", "pay again", "payment", "accounts"}

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from docker.models.containers import Container
 
-from tests.compose import books
-from tests.compose.customers import paying
 from tests.compose.project import Project
 from tests.edge.people import People, Person
+from tests.traffic import books
+from tests.traffic.customers import paying
 from tests.waiting import wait_until
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from decimal import Decimal
 
-from tests.compose.customers import DEPOSIT, Customers
 from tests.edge.people import Json, Person
+from tests.traffic.customers import DEPOSIT, Customers
 from tests.waiting import wait_until
 
 
