@@ -8,9 +8,11 @@ from payment.v1 import payment_pb2_grpc
 
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
-from services.payment.service import AccountService, PaymentService
+from services.payment.ledger.service import AccountService
+from services.payment.ledger.store import Ledger
+from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
-from services.payment.store import Ledger, Payments
+from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import clients, config, contract, idempotency
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings

@@ -5,16 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from services.payment.clients import Compliance, Documents, Users
-from services.payment.domain import (
-    Account,
-    CurrencyMismatch,
-    Money,
-    Payment,
-    PaymentToSelf,
-    require_identified,
-    require_parties,
-)
-from services.payment.store import Answer, Ledger, Payments
+from services.payment.domain import Payment, PaymentToSelf, require_identified, require_parties
+from services.payment.ledger.domain import Account, CurrencyMismatch, Money
+from services.payment.ledger.store import Ledger
+from services.payment.store import Payments
+from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
 
 

@@ -6,7 +6,8 @@ from document.v1 import document_pb2, document_pb2_grpc
 from user.v1 import user_pb2, user_pb2_grpc
 
 from services.payment import money
-from services.payment.domain import Money, Party, State, Verdict
+from services.payment.domain import Party, State, Verdict
+from services.payment.ledger.domain import Money
 
 _VERDICTS = {
     compliance_pb2.ScreenPaymentResponse.ALLOW: State.AUTHORIZED,

@@ -1,11 +1,11 @@
-"""What a payment is and what may become of it; money, accounts and the entries between them. No I/O."""
+"""What a payment is and what may become of it. No I/O."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from services.payment.ledger.domain import Money
 from services.runtime.errors import (
-    AlreadyExists,
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
@@ -14,21 +14,11 @@ from services.runtime.errors import (
     PreconditionViolation,
 )
 
-STARTING_CURRENCY = "EUR"
-LARGEST_BALANCE = 10**18
-"""In minor units: what a bigint holds, with room for one more payment."""
-
 
 class PaymentNotFound(NotFound):
     """There is no such payment."""
 
     message = "There is no payment {payment_id}."
-
-
-class AccountNotFound(NotFound):
-    """There is no such account."""
-
-    message = "There is no account {account_id}."
 
 
 class PayeeNotFound(NotFound):
@@ -50,31 +40,6 @@ class PaymentToSelf(InvalidArgument):
 
     def __init__(self) -> None:
         super().__init__(fields=[FieldViolation("payeeId", "is the payer")])
-
-
-class AccountAlreadyExists(AlreadyExists):
-    """The user has an account in this currency."""
-
-    message = "There is an account in {currency_code} already."
-
-
-class CurrencyMismatch(FailedPrecondition):
-    """A user has no account that money in this currency could move on."""
-
-    message = "User {user_id} has no account in {currency_code}."
-
-
-class AccountCurrencyMismatch(FailedPrecondition):
-    """The account is in another currency."""
-
-    reason = CurrencyMismatch.reason
-    message = "Account {account_id} is not in {currency_code}."
-
-
-class BalanceLimitExceeded(FailedPrecondition):
-    """The account would hold more than an account can."""
-
-    message = "Account {account_id} would hold more than an account can."
 
 
 class _Unmet(FailedPrecondition):
@@ -126,49 +91,6 @@ class State(Enum):
     def holds_money(self) -> bool:
         """Whether the amount is reserved on the payer's account."""
         return not self.terminal
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    """An amount in the currency's smallest unit (ISO 4217): EUR 12.34 is 1234."""
-
-    currency_code: str
-    minor: int
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user's money in one currency."""
-
-    id: str
-    owner_id: str
-    balance: Money
-    reserved: Money
-    create_time: datetime
-
-    @property
-    def available(self) -> Money:
-        """What can be spent."""
-        return Money(self.balance.currency_code, self.balance.minor - self.reserved.minor)
-
-    def receives(self, amount: Money) -> None:
-        """Raises AccountCurrencyMismatch or BalanceLimitExceeded when the account cannot take this amount."""
-        if amount.currency_code != self.balance.currency_code:
-            raise AccountCurrencyMismatch(account_id=self.id, currency_code=amount.currency_code)
-        if self.balance.minor + amount.minor > LARGEST_BALANCE:
-            raise BalanceLimitExceeded(account_id=self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One movement on an account."""
-
-    id: str
-    account_id: str
-    amount: Money
-    payment_id: str
-    kind: str
-    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from functools import cache
 from google.type import money_pb2
 from iso4217 import Currency
 
-from services.payment.domain import Money
+from services.payment.ledger.domain import Money
 from services.runtime.errors import FieldViolation, InvalidArgument
 
 LARGEST_UNITS = 10**12

@@ -1,7 +1,6 @@
-"""The servicers of payments and accounts: proto to domain to proto."""
+"""The servicer of payments: proto to domain to proto."""
 
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -10,8 +9,8 @@ from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from services.payment import events, money, sse
 from services.payment.authorization import Authorization
-from services.payment.domain import STARTING_CURRENCY, Account, Entry, Payment
-from services.payment.store import Ledger, Payments
+from services.payment.domain import Payment
+from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import caller, paging
 from services.runtime.errors import FieldViolation, InvalidRequest
@@ -78,48 +77,6 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         return payment
 
 
-class AccountService(payment_pb2_grpc.AccountServiceServicer):
-    """See proto/payment/v1/payment.proto."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    async def CreateAccount(self, request: payment_pb2.CreateAccountRequest, _: Context) -> payment_pb2.Account:
-        money.require_currency(request.currency_code, "currencyCode")
-        owner_id, now = caller.current().user_id, datetime.now(UTC)
-        await self._ledger.accounts_in(STARTING_CURRENCY, (owner_id,), now)
-        return _account(await self._ledger.open_account(owner_id, request.currency_code, now))
-
-    async def GetAccount(self, request: payment_pb2.GetAccountRequest, _: Context) -> payment_pb2.Account:
-        return _account(await self._visible(request.account_id))
-
-    async def ListAccounts(
-        self, request: payment_pb2.ListAccountsRequest, _: Context
-    ) -> payment_pb2.ListAccountsResponse:
-        owner_id = caller.current().user_id
-        page = paging.page(request.page_size, request.page_token, "accounts", owner_id)
-        await self._ledger.accounts_in(STARTING_CURRENCY, (owner_id,), datetime.now(UTC))
-        rows = await self._ledger.accounts_of(owner_id, page)
-        accounts, token = page.cut(rows, lambda account: account.id)
-        return payment_pb2.ListAccountsResponse(accounts=map(_account, accounts), next_page_token=token)
-
-    async def CreateDeposit(self, request: payment_pb2.CreateDepositRequest, _: Context) -> payment_pb2.Account:
-        amount = money.read(request.amount)
-        return await self._ledger.deposit(request.account_id, amount, datetime.now(UTC), _account)
-
-    async def ListEntries(self, request: payment_pb2.ListEntriesRequest, _: Context) -> payment_pb2.ListEntriesResponse:
-        account = await self._visible(request.account_id)
-        page = paging.page(request.page_size, request.page_token, "entries", account.id)
-        entries, token = page.cut(await self._ledger.entries_of(account.id, page), lambda entry: entry.id)
-        return payment_pb2.ListEntriesResponse(entries=map(_entry, entries), next_page_token=token)
-
-    async def _visible(self, account_id: str) -> Account:
-        """Returns an account to its owner or a treasurer."""
-        account = await self._ledger.account(account_id)
-        caller.current().require_owner(account.owner_id, f"Account {account_id}", "treasurer")
-        return account
-
-
 def _payment(payment: Payment) -> payment_pb2.Payment:
     proto = payment_pb2.Payment(
         id=payment.id,
@@ -134,29 +91,4 @@ def _payment(payment: Payment) -> payment_pb2.Payment:
     )
     proto.create_time.FromDatetime(payment.create_time)
     proto.update_time.FromDatetime(payment.update_time)
-    return proto
-
-
-def _account(account: Account) -> payment_pb2.Account:
-    proto = payment_pb2.Account(
-        id=account.id,
-        owner_id=account.owner_id,
-        currency_code=account.balance.currency_code,
-        balance=money.write(account.balance),
-        reserved=money.write(account.reserved),
-        available=money.write(account.available),
-    )
-    proto.create_time.FromDatetime(account.create_time)
-    return proto
-
-
-def _entry(entry: Entry) -> payment_pb2.Entry:
-    proto = payment_pb2.Entry(
-        id=entry.id,
-        account_id=entry.account_id,
-        amount=money.write(entry.amount),
-        payment_id=entry.payment_id,
-        kind=payment_pb2.Entry.Kind.Value(entry.kind),
-    )
-    proto.create_time.FromDatetime(entry.create_time)
     return proto

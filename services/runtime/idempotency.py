@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf import symbol_database
 from google.protobuf.message import Message
@@ -18,6 +19,8 @@ from services.runtime import caller
 from services.runtime.errors import AlreadyExists, FieldViolation, InvalidArgument
 from services.runtime.interceptors import Call, Layer, Proceed
 from services.runtime.postgres import Connection, Database
+
+Answer = TypeVar("Answer", bound=Message)
 
 _HEADER = "idempotency-key"
 # 1 to 255 visible characters, bare or as a quoted string (RFC 8941, 3.3.3)

@@ -15,13 +15,16 @@ from google.rpc import error_details_pb2
 from google.type.money_pb2 import Money as MoneyProto
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
-from services.payment import store
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
-from services.payment.domain import Money, Party, State, Verdict
-from services.payment.service import AccountService, PaymentService
+from services.payment.domain import Party, State, Verdict
+from services.payment.ledger import store as ledger_store
+from services.payment.ledger.domain import Money
+from services.payment.ledger.service import AccountService
+from services.payment.ledger.store import Ledger
+from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
-from services.payment.store import Ledger, Payments
+from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import idempotency
 from services.runtime.events import Bus, Outbox, open_bus
@@ -451,7 +454,7 @@ async def test_a_payment_is_added_while_another_to_the_same_payee_is_being_settl
     payer, payee = await house.user_with(10), await house.user_with(0)
     account = await house.account(payee)
     async with house.database.transaction() as settling, asyncio.timeout(10):
-        assert account.id in await store.lock(settling, account.id)
+        assert account.id in await ledger_store.lock(settling, account.id)
         assert (await house.pay(payer, payee, 1)).state == payment_pb2.Payment.AUTHORIZED
 
 

@@ -7,13 +7,8 @@ from google.type import money_pb2
 
 from services.payment import money
 from services.payment.domain import (
-    LARGEST_BALANCE,
-    Account,
-    AccountCurrencyMismatch,
-    BalanceLimitExceeded,
     IdentityDocumentRequired,
     KycRequired,
-    Money,
     Party,
     PayeeNotActive,
     PayeeNotFound,
@@ -21,6 +16,13 @@ from services.payment.domain import (
     State,
     require_identified,
     require_parties,
+)
+from services.payment.ledger.domain import (
+    LARGEST_BALANCE,
+    Account,
+    AccountCurrencyMismatch,
+    BalanceLimitExceeded,
+    Money,
 )
 from services.payment.money import InvalidAmount, UnknownCurrency
 from services.runtime.errors import Error
