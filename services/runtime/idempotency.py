@@ -1,24 +1,40 @@
 """Idempotency keys: a request that moves money is carried out once per caller, RPC and key.
 
 The claim is written in the transaction of the effect, with the answer: there is no key without its effect, no
-effect without its key, and no key that stays locked after a crash. The rules are those of the IETF draft
-"The Idempotency-Key HTTP Header Field".
+effect without its key, and no key that stays locked after a crash. Whoever repeats a request that is still running
+waits a moment for its answer. The rules are those of the IETF draft "The Idempotency-Key HTTP Header Field".
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from google.protobuf import symbol_database
 from google.protobuf.message import Message
 
-from services.runtime import caller
-from services.runtime.errors import AlreadyExists, FieldViolation, InvalidArgument
+from services.runtime import caller, deadline
+from services.runtime.clients import MARGIN_SECONDS
+from services.runtime.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    Error,
+    FieldViolation,
+    InvalidArgument,
+    Unavailable,
+)
 from services.runtime.interceptors import Call, Layer, Proceed
+from services.runtime.keylocks import Key, KeyLocks, Stored
 from services.runtime.postgres import Connection, Database
+
+WAIT_SECONDS = 1.0
+"""How long a repeated request waits for the one that is running."""
+POLL_SECONDS = 0.05
+"""How often it looks whether the one on another replica has ended."""
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -57,16 +73,34 @@ class IdempotencyKeyReused(AlreadyExists):
     message = "The Idempotency-Key was used for another request. Use a new key for a new request."
 
 
+class IdempotencyKeyInUse(Aborted):
+    """The request with this key is still running."""
+
+    message = "The request with this Idempotency-Key is still running. Send it again a little later, with the same key."
+    retry_after = 1.0
+
+
 class _Lost(Exception):
     """Another request with this key was carried out first: this one's transaction rolls back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Claim:
-    caller_id: str
-    rpc: str
-    key: str
+    key: Key
     request_sha256: bytes
+    response: bytes | None = None
+    """The answer that was written last. It counts when the handler has ended well."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A key in use in this process."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    request_sha256: bytes | None = None
+    """Of the request that is being carried out; None while it is not known whether another replica does that."""
+    stored: Stored | None = None
+    """What is stored under the key, once it is known to be."""
 
 
 _current: ContextVar[_Claim] = ContextVar("idempotency_claim")
@@ -75,51 +109,110 @@ _current: ContextVar[_Claim] = ContextVar("idempotency_claim")
 async def record(connection: Connection, answer: Message) -> None:
     """Writes the current call's key and its answer, in the transaction of its effect and at its end."""
     claim = _current.get()
-    done = await connection.execute(
-        _CLAIM,
-        claim.caller_id,
-        claim.rpc,
-        claim.key,
-        claim.request_sha256,
-        answer.SerializeToString(deterministic=True),
-    )
+    key, response = claim.key, answer.SerializeToString(deterministic=True)
+    done = await connection.execute(_CLAIM, key.caller_id, key.rpc, key.key, claim.request_sha256, response)
     if done == "INSERT 0 0":
         raise _Lost
+    claim.response = response
 
 
 def interceptor(database: Database) -> Layer:
     """Returns the layer that answers a repeated request as it was answered first."""
+    return _Requests(database).layer
 
-    async def idempotency(call: Call, proceed: Proceed) -> Message | None:
+
+class _Requests:
+    """The requests with keys that this process has in hand."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._locks = KeyLocks(database)
+        self._running: dict[Key, _Running] = {}
+
+    async def layer(self, call: Call, proceed: Proceed) -> Message | None:
+        """Carries a request out, or answers as it was answered before.
+
+        Raises IdempotencyKeyRequired, InvalidIdempotencyKey, IdempotencyKeyReused or IdempotencyKeyInUse.
+        """
         if not call.method.idempotency_key:
             return await proceed(call)
+        text = _key([str(value) for name, value in call.context.invocation_metadata() or () if name == _HEADER])
         claim = _Claim(
-            caller.current().user_id,
-            call.method.rpc,
-            _key([str(value) for name, value in call.context.invocation_metadata() or () if name == _HEADER]),
+            Key(caller.current().user_id, call.method.rpc, text),
             hashlib.sha256(call.request.SerializeToString(deterministic=True)).digest(),
         )
-        answer = await _replay(database, call, claim)
-        if answer is not None:
-            return answer
+        until = _until()
+        while (running := self._running.get(claim.key)) is not None:
+            if running.request_sha256 not in (None, claim.request_sha256):
+                raise IdempotencyKeyReused
+            await _ended(running, until)
+            if running.stored is not None:
+                return _replay(call, claim, running.stored)
+        running = self._running[claim.key] = _Running()
+        try:
+            return await self._alone(call, proceed, claim, running, until)
+        finally:
+            del self._running[claim.key]
+            running.ended.set()
+            self._locks.free(claim.key)
+
+    async def _alone(
+        self, call: Call, proceed: Proceed, claim: _Claim, running: _Running, until: float
+    ) -> Message | None:
+        """Does so for the one request that has the key in this process, as soon as no other replica has it."""
+        taken = await self._locks.take(claim.key)
+        while taken.in_use:
+            if asyncio.get_running_loop().time() + POLL_SECONDS > until:
+                raise IdempotencyKeyInUse
+            await asyncio.sleep(POLL_SECONDS)
+            taken = await self._locks.take(claim.key)
+        running.stored = taken.stored if taken.known else await self._find(claim)
+        if running.stored is not None:
+            return _replay(call, claim, running.stored)
+        running.request_sha256 = claim.request_sha256
         _current.set(claim)
         try:
-            return await proceed(call)
-        except _Lost:
-            return await _replay(database, call, claim)
+            answer = await proceed(call)
+        except (Unavailable, DeadlineExceeded):  # this says "try again" already
+            raise
+        except (Error, _Lost) as error:
+            # Where it was not known that the key is in use, another request's effect may be what was in the way.
+            running.stored = await self._find(claim)
+            if running.stored is not None:
+                return _replay(call, claim, running.stored)
+            if isinstance(error, _Lost):
+                raise IdempotencyKeyInUse from error
+            raise
+        if claim.response is not None:
+            running.stored = Stored(claim.request_sha256, claim.response)
+        return answer
 
-    return idempotency
+    async def _find(self, claim: _Claim) -> Stored | None:
+        key = claim.key
+        row = await self._database.fetchrow(_FIND, key.caller_id, key.rpc, key.key)
+        return None if row is None else Stored(row["request_sha256"], row["response"])
 
 
-async def _replay(database: Database, call: Call, claim: _Claim) -> Message | None:
-    """Returns what was answered under the key, if anything was. Raises IdempotencyKeyReused."""
-    row = await database.fetchrow(_FIND, claim.caller_id, claim.rpc, claim.key)
-    if row is None:
-        return None
-    if row["request_sha256"] != claim.request_sha256:
+def _until() -> float:
+    """Returns the loop's time until which to wait for another request: the caller is to get an answer in time."""
+    remaining = deadline.remaining()
+    wait = WAIT_SECONDS if remaining is None else min(WAIT_SECONDS, remaining - MARGIN_SECONDS)
+    return asyncio.get_running_loop().time() + wait
+
+
+async def _ended(running: _Running, until: float) -> None:
+    try:
+        async with asyncio.timeout_at(until):
+            await running.ended.wait()
+    except TimeoutError as error:
+        raise IdempotencyKeyInUse from error
+
+
+def _replay(call: Call, claim: _Claim, stored: Stored) -> Message:
+    if stored.request_sha256 != claim.request_sha256:
         raise IdempotencyKeyReused
     call.headers.append(("idempotent-replayed", "true"))
-    answer: Message = symbol_database.Default().GetSymbol(call.method.response_type).FromString(row["response"])
+    answer: Message = symbol_database.Default().GetSymbol(call.method.response_type).FromString(stored.response)
     return answer
 
 

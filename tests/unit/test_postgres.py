@@ -13,7 +13,14 @@ class ClosedUnderway:
     async def acquire(self, **_: float) -> Any:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
+    async def connect(self) -> Any:
+        return await self.acquire()
+
 
 async def test_a_connection_that_cannot_be_made_is_a_database_that_is_unavailable() -> None:
+    pool = ClosedUnderway()
+    database = Database(pool, pool.connect)  # type: ignore[arg-type]
     with pytest.raises(DatabaseUnavailable):
-        await Database(ClosedUnderway()).ping()  # type: ignore[arg-type]
+        await database.ping()
+    with pytest.raises(DatabaseUnavailable):
+        await database.session()
