@@ -66,6 +66,10 @@ class Payments(payment_pb2_grpc.PaymentServiceServicer, payment_pb2_grpc.Account
             await idempotency.record(connection, answer)
 
 
+def euros(units: int) -> Money:
+    return Money(currency_code="EUR", units=units)
+
+
 @dataclass
 class Replica:
     """One process of the service."""
@@ -75,13 +79,11 @@ class Replica:
 
     def pay(self, key: str, units: int = 1, user: str = "usr_1") -> Any:
         stub = payment_pb2_grpc.PaymentServiceStub(self.edge.user(user, "customer", idempotency_key=key))
-        amount = Money(currency_code="EUR", units=units)
-        return stub.CreatePayment(payment_pb2.CreatePaymentRequest(payee_id="usr_2", amount=amount))
+        return stub.CreatePayment(payment_pb2.CreatePaymentRequest(payee_id="usr_2", amount=euros(units)))
 
     def deposit(self, key: str, user: str = "usr_1") -> Any:
         stub = payment_pb2_grpc.AccountServiceStub(self.edge.user(user, "treasurer", idempotency_key=key))
-        amount = Money(currency_code="EUR", units=1)
-        return stub.CreateDeposit(payment_pb2.CreateDepositRequest(account_id="acc_1", amount=amount))
+        return stub.CreateDeposit(payment_pb2.CreateDepositRequest(account_id="acc_1", amount=euros(1)))
 
 
 @dataclass
@@ -148,6 +150,20 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 async def replayed(call: Any) -> bool:
     await call
     return dict(await call.initial_metadata()).get("idempotent-replayed") == "true"
+
+
+async def test_a_request_that_moves_money_needs_a_key_and_a_valid_one(house: House) -> None:
+    stub = payment_pb2_grpc.PaymentServiceStub(house.one.edge.user("usr_1", "customer"))
+    error = await refusal(stub.CreatePayment(payment_pb2.CreatePaymentRequest(payee_id="usr_2", amount=euros(1))))
+    assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REQUIRED")
+    for key in ("", "k" * 256, "two words", '"', '""', '"k'):
+        assert reason(await refusal(house.one.pay(key))) == "INVALID_IDEMPOTENCY_KEY"
+    assert house.one.servicer.begun == 0
+
+
+async def test_a_key_is_the_same_quoted_and_bare(house: House) -> None:
+    answer = await house.one.pay('"k"')
+    assert await house.one.pay("k") == answer
 
 
 async def test_fifty_requests_at_once_are_carried_out_once_and_answered_alike(house: House) -> None:

@@ -285,32 +285,11 @@ async def test_fifty_requests_with_one_key_at_once_are_one_payment(house: House)
     assert (await house.account(payer)).balance == euros(90)
 
 
-async def test_a_key_is_scoped_to_its_caller(house: House) -> None:
-    one, other, payee = await house.user_with(10), await house.user_with(10), await house.user_with(0)
-    assert (await house.pay(one, payee, 1, key="shared")).id != (await house.pay(other, payee, 1, key="shared")).id
-
-
-async def test_a_payment_needs_a_key_and_a_valid_one(house: House) -> None:
-    request = payment_pb2.CreatePaymentRequest(payee_id="usr_1", amount=euros(1))
-    assert reason(await refusal(house.pays("usr_0").CreatePayment(request))) == "IDEMPOTENCY_KEY_REQUIRED"
-    for key in ("", "k" * 256, "two words", '"', '""', '"k'):
-        stub = house.pays("usr_0", idempotency_key=key)
-        assert reason(await refusal(stub.CreatePayment(request))) == "INVALID_IDEMPOTENCY_KEY"
-
-
 async def test_a_deposit_is_made_once_per_key(house: House) -> None:
     account = await house.account(new_id("usr"))
     await house.deposit(account.id, 25, key="pay-day")
     assert (await house.deposit(account.id, 25, key="pay-day")).balance == euros(25)
     assert (await house.account(account.owner_id)).balance == euros(25)
-
-
-async def test_a_failed_payment_does_not_use_up_its_key(house: House) -> None:
-    payer, payee = await house.user_with(100), await house.user_with(0)
-    house.compliance.pending.add(payer)
-    assert reason(await refusal(house.pay(payer, payee, 10, key="later"))) == "KYC_REQUIRED"
-    house.compliance.pending.clear()
-    assert (await house.pay(payer, payee, 10, key="later")).state == payment_pb2.Payment.AUTHORIZED
 
 
 async def test_only_the_parties_and_officers_see_a_payment(house: House) -> None:
