@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.payment.clients import Compliance, Documents, Users
 from services.payment.domain import Payment, PaymentToSelf, require_identified, require_parties
+from services.payment.invoices.domain import ToPay
 from services.payment.ledger.domain import Account, CurrencyMismatch, Money
 from services.payment.ledger.store import Ledger
 from services.payment.store import Payments
@@ -33,12 +34,19 @@ class Authorization:
         self._settlement_delay = settlement_delay
 
     async def authorize(
-        self, payer_id: str, payee_id: str, amount: Money, description: str, answer: Callable[[Payment], Answer]
+        self,
+        payer_id: str,
+        payee_id: str,
+        amount: Money,
+        description: str,
+        answer: Callable[[Payment], Answer],
+        invoice: ToPay | None = None,
     ) -> Answer:
         """Takes a payment and returns `answer` of it, recorded with the request's idempotency key.
 
         Raises PaymentToSelf, PayeeNotFound, PayerNotActive, PayeeNotActive, KycRequired, IdentityDocumentRequired or
-        CurrencyMismatch, which leave nothing behind.
+        CurrencyMismatch, and for the invoice that it is to pay what Invoice.require_free does. They leave nothing
+        behind.
         """
         if payer_id == payee_id:
             raise PaymentToSelf
@@ -63,6 +71,7 @@ class Authorization:
             payee_account_id=payee_account.id,
             amount=amount,
             description=description,
+            invoice_id=invoice.invoice_id if invoice else "",
             state=verdict.state,
             state_reason=verdict.state_reason,
             risk_score=verdict.risk_score,
@@ -70,7 +79,7 @@ class Authorization:
             create_time=now,
             update_time=now,
         )
-        return await self._payments.add(payment, now + self._settlement_delay, answer)
+        return await self._payments.add(payment, now + self._settlement_delay, answer, invoice)
 
 
 def _require(accounts: dict[str, Account], owner_id: str, amount: Money) -> Account:

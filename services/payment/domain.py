@@ -124,6 +124,8 @@ class Payment:
     payee_account_id: str
     amount: Money
     description: str
+    invoice_id: str
+    """The invoice that it pays; empty where there is none."""
     state: State
     state_reason: str
     risk_score: int

@@ -86,6 +86,7 @@ def _payment(payment: Payment) -> payment_pb2.Payment:
         description=payment.description,
         state=payment_pb2.Payment.State.ValueType(payment.state.value),
         state_reason=payment.state_reason,
+        invoice_id=payment.invoice_id,
         risk_score=payment.risk_score,
         etag=str(payment.sequence),
     )

@@ -7,6 +7,8 @@ import asyncpg
 
 from services.payment import events
 from services.payment.domain import Change, Payment, PaymentNotFound, State
+from services.payment.invoices import store as invoices
+from services.payment.invoices.domain import ToPay
 from services.payment.ledger import store as ledger
 from services.payment.ledger.domain import BalanceLimitExceeded, Money
 from services.runtime import idempotency
@@ -17,8 +19,9 @@ from services.runtime.postgres import Connection, Database
 
 _ADD_PAYMENT = """
     INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
-        description, state, state_reason, risk_score, sequence, create_time, update_time, settle_time)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
+        description, state, state_reason, risk_score, sequence, create_time, update_time, settle_time,
+        invoice_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
 _UPDATE_PAYMENT = """
     UPDATE payments SET state = $2, state_reason = $3, sequence = $4, update_time = $5, settle_time = NULL
     WHERE id = $1"""
@@ -46,12 +49,17 @@ class Payments:
         self._database = database
         self._outbox = outbox
 
-    async def add(self, payment: Payment, settle_time: datetime, answer: Callable[[Payment], Answer]) -> Answer:
+    async def add(
+        self, payment: Payment, settle_time: datetime, answer: Callable[[Payment], Answer], invoice: ToPay | None = None
+    ) -> Answer:
         """Adds a new payment, records the answer to the request that made it, and returns that.
 
-        The payment is DECLINED for INSUFFICIENT_FUNDS where the money is not there.
+        The payment is DECLINED for INSUFFICIENT_FUNDS where the money is not there. Raises what Invoice.require_free
+        does, for the invoice that it is to pay.
         """
         async with self._outbox.transaction() as connection:
+            if invoice is not None:
+                await invoices.lock_to_pay(connection, invoice)
             if payment.state.holds_money and not await ledger.reserve(
                 connection, payment.payer_account_id, payment.amount
             ):
@@ -73,6 +81,7 @@ class Payments:
                 payment.create_time,
                 payment.update_time,
                 settle_time if payment.state is State.AUTHORIZED else None,
+                payment.invoice_id or None,
             )
             await self._tell(connection, payment)
             answered = answer(payment)
@@ -142,6 +151,7 @@ def _payment(row: asyncpg.Record) -> Payment:
         payee_account_id=row["payee_account_id"],
         amount=Money(row["currency_code"], row["amount"]),
         description=row["description"],
+        invoice_id=row["invoice_id"] or "",
         state=State[row["state"]],
         state_reason=row["state_reason"],
         risk_score=row["risk_score"],
