@@ -11,16 +11,21 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings
 
 
-class ServerSettings(BaseSettings):
+class TlsSettings(BaseSettings):
+    """What every process of the mesh needs to know."""
+
+    tls_cert: Path
+    tls_key: Path
+    tls_ca: Path
+
+
+class ServerSettings(TlsSettings):
     """What every server needs to know."""
 
     listen_address: str
     """host:port of gRPC over mutual TLS."""
     health_address: str
     """host:port of grpc.health.v1 in plaintext, and of nothing else."""
-    tls_cert: Path
-    tls_key: Path
-    tls_ca: Path
     contract: Path
     """The descriptor set made by scripts/generate."""
 

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-import protovalidate
 import structlog
 from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError, Message
@@ -28,6 +27,7 @@ from services.runtime.errors import (
     Unauthenticated,
 )
 from services.runtime.log import failure
+from services.runtime.validation import require_valid
 
 _log = structlog.get_logger()
 
@@ -166,22 +166,7 @@ async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
 def _validate(message: Any) -> None:
     if isinstance(message, Undecodable):
         raise InvalidRequest(FieldViolation("", "it holds text that is not UTF-8, or is no message at all"))
-    violations = protovalidate.collect_violations(message)
-    if violations:
-        raise InvalidRequest(
-            *(FieldViolation(_json_path(one.proto), one.proto.message, one.proto.rule_id) for one in violations)
-        )
-
-
-def _json_path(violation: Any) -> str:
-    """The field as a REST client writes it: amount.currencyCode."""
-    elements = violation.field.elements if violation.field else ()
-    return ".".join(_json_name(element.field_name) for element in elements)
-
-
-def _json_name(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    require_valid(message)
 
 
 class Undecodable:

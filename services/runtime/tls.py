@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 
-from services.runtime.config import ServerSettings
+from services.runtime.config import TlsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Identity:
     ca: Path
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> "Identity":
+    def of(cls, settings: TlsSettings) -> "Identity":
         """Takes it from the settings."""
         return cls(settings.tls_cert, settings.tls_key, settings.tls_ca)
 

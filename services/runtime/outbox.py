@@ -1,0 +1,126 @@
+"""The transactional outbox: a change and its event are written in one transaction, and what is committed is published.
+
+One replica at a time relays, so that the events of one subject keep their order. What it publishes again, having died
+before it noted that it had, JetStream drops by its id. The stream forgets ids after a while: an event that has waited
+that long is looked for first.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import nats.errors
+import nats.js.errors
+import structlog
+from google.protobuf.message import Message
+
+from services.runtime import trace
+from services.runtime.bus import DUPLICATE_SECONDS, MESSAGE_ID, TRACEPARENT, Bus, BusUnavailable, EventRefused
+from services.runtime.log import failure
+from services.runtime.postgres import Connection, Database
+from services.runtime.worker import repeat
+
+BATCH = 200
+POLL_SECONDS = 1.0
+"""How soon another replica relays what a crashed one committed."""
+REFUSED_SECONDS = 30.0
+"""How long a subject waits whose next event JetStream refused."""
+
+_RELAY_LOCK = 0x72656C61  # any number that all replicas share: "rela"
+_MAY_BE_FORGOTTEN = timedelta(seconds=DUPLICATE_SECONDS / 2)
+_ADD = "INSERT INTO outbox (message_id, subject, payload, traceparent) VALUES ($1, $2, $3, $4)"
+_NEXT = """
+    SELECT position, message_id, subject, payload, traceparent, create_time < now() - $3::interval AS waited
+    FROM outbox WHERE subject <> ALL ($2) ORDER BY position LIMIT $1"""
+_DONE = "DELETE FROM outbox WHERE position = ANY($1::bigint[])"
+
+_log = structlog.get_logger()
+
+
+class Outbox:
+    """The events of one service on their way out."""
+
+    def __init__(self, server: str, database: Database, bus: Bus) -> None:
+        self._server = server
+        self._database = database
+        self._bus = bus
+        self._wake = asyncio.Event()
+        self._refused: dict[str, float] = {}
+        """Subjects that wait, with the time of the loop until when."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lends a connection in a transaction; what it adds is relayed as soon as it is committed."""
+        async with self._database.transaction() as connection:
+            yield connection
+        self._wake.set()
+
+    async def add(self, connection: Connection, key: str, sequence: int, message: Message) -> None:
+        """Writes an event in the transaction of its change, for the subject `<server>.<key>`."""
+        subject = f"{self._server}.{key}"
+        await connection.execute(
+            _ADD, f"{subject}.{sequence}", subject, message.SerializeToString(), trace.traceparent()
+        )
+
+    async def relay(self) -> None:
+        """Publishes what is committed, for ever."""
+        await self._bus.connected()
+        await repeat(self._relay_batch, self._wake, POLL_SECONDS)
+
+    async def _relay_batch(self) -> bool:
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _RELAY_LOCK):
+                return False
+            rows = await connection.fetch(_NEXT, BATCH, self._waiting(), _MAY_BE_FORGOTTEN)
+            if not rows:
+                return False
+            await self._bus.stream(self._server)
+            subjects: dict[str, list[asyncpg.Record]] = defaultdict(list)
+            for row in rows:
+                subjects[row["subject"]].append(row)
+            stored: list[int] = []
+            publishing = (self._publish(subject, of_one, stored) for subject, of_one in subjects.items())
+            # All to their end: what is stored is noted, whatever becomes of the others.
+            failures = [one for one in await asyncio.gather(*publishing, return_exceptions=True) if one]
+            await connection.execute(_DONE, stored)
+        for failed in failures:
+            raise failed
+        return True
+
+    async def _publish(self, subject: str, rows: Sequence[asyncpg.Record], stored: list[int]) -> None:
+        """Publishes the events of one subject, each after the one before was stored, and notes their positions."""
+        published = await self._published(subject) if rows[0]["waited"] else ()
+        for row in rows:
+            if row["message_id"] not in published:
+                headers = {MESSAGE_ID: row["message_id"], TRACEPARENT: row["traceparent"]}
+                try:
+                    await self._bus.publish(self._server, subject, row["payload"], headers)
+                except EventRefused as error:  # the others must not wait for it, only those that come after it
+                    _log.error("event not published", message_id=row["message_id"], **failure(error))
+                    self._refused[subject] = asyncio.get_running_loop().time() + REFUSED_SECONDS
+                    return
+            stored.append(row["position"])
+
+    async def _published(self, subject: str) -> set[str]:
+        """Returns the ids of a subject's events in the stream."""
+        jetstream = await self._bus.stream(self._server)
+        ids: set[str] = set()
+        sequence = 0
+        try:
+            while True:
+                found = await jetstream.get_msg(self._server, seq=sequence + 1, subject=subject, next=True)
+                sequence = found.seq or 0
+                ids.add((found.headers or {}).get(MESSAGE_ID, ""))
+        except nats.js.errors.NotFoundError:
+            return ids
+        except nats.errors.Error as error:
+            raise BusUnavailable from error
+
+    def _waiting(self) -> list[str]:
+        """Returns the subjects whose next event was refused a short while ago."""
+        now = asyncio.get_running_loop().time()
+        self._refused = {subject: until for subject, until in self._refused.items() if until > now}
+        return list(self._refused)
