@@ -10,7 +10,7 @@ from services.compliance.events import follow_users
 from services.compliance.sanctions import Sanctions
 from services.compliance.service import ComplianceService
 from services.compliance.store import Profiles, SanctionsList, Screenings
-from services.runtime import config
+from services.runtime import config, sweep
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import open_bus
 from services.runtime.postgres import open_database
@@ -33,7 +33,11 @@ async def main(settings: Settings) -> None:
         sanctions = Sanctions(settings.sanctions_list, SanctionsList(database))
         servicer = ComplianceService(profiles, sanctions, screenings)
         register = [partial(compliance_pb2_grpc.add_ComplianceServiceServicer_to_server, servicer)]
-        background = [sanctions.follow(), follow_users(bus, database, profiles)]
+        background = [
+            sanctions.follow(),
+            follow_users(bus, database, profiles),
+            sweep.handled_events(database).run(),
+        ]
         ready = [database.ping, sanctions.check]
         await serve("compliance", settings, register, background=background, ready=ready)
 

@@ -8,7 +8,7 @@ from notification.v1 import notification_pb2_grpc
 from services.notification.events import follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications
-from services.runtime import config
+from services.runtime import config, sweep
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import open_bus
 from services.runtime.postgres import open_database
@@ -29,7 +29,7 @@ async def main(settings: Settings) -> None:
         store = Notifications(database)
         servicer = NotificationService(store)
         register = [partial(notification_pb2_grpc.add_NotificationServiceServicer_to_server, servicer)]
-        background = [follow_payments(bus, database, store)]
+        background = [follow_payments(bus, database, store), sweep.handled_events(database).run()]
         await serve("notification", settings, register, background=background, ready=[database.ping])
 
 

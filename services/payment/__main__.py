@@ -14,7 +14,7 @@ from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
 from services.payment.watch import Watch
-from services.runtime import clients, config, contract, idempotency
+from services.runtime import clients, config, contract, idempotency, sweep
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.events import Outbox, open_bus
 from services.runtime.postgres import open_database
@@ -52,7 +52,7 @@ async def main(settings: Settings) -> None:
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
         ]
-        background = [outbox.relay(), watch.run(), Settlement(payments).run()]
+        background = [outbox.relay(), watch.run(), Settlement(payments).run(), sweep.idempotency_keys(database).run()]
         await serve(
             "payment",
             settings,

@@ -50,7 +50,7 @@ async def main(settings: Settings) -> None:
             partial(user_pb2_grpc.add_UserServiceServicer_to_server, user_service),
             partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
         ]
-        background = [outbox.relay(), keys.run(), admin.run()]
+        background = [outbox.relay(), keys.run(), admin.run(), sessions.sweep().run()]
         ready = [database.ping, keys.ready, admin.ready]
         await serve("user", settings, register, background=background, ready=ready)
 

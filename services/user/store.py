@@ -1,13 +1,14 @@
 """All SQL of users, sessions and signing keys."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from services.runtime.events import Outbox
 from services.runtime.paging import Page
 from services.runtime.postgres import Database
+from services.runtime.sweep import Sweep
 from services.user import events
 from services.user.domain import (
     KEY_NOTICE,
@@ -42,7 +43,6 @@ _LIST_USERS = "SELECT * FROM users WHERE id < $1 ORDER BY id DESC LIMIT $2"
 _REPLACE_HASH = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2"
 
 _OPEN_SESSION = """
-    WITH expired AS (DELETE FROM sessions WHERE user_id = $2 AND expire_time <= $4)
     INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time) VALUES ($1, $2, $3, $4, $5)"""
 # Of two at once the second waits for the first, then finds another token than its own.
 _RENEW_SESSION = """
@@ -150,7 +150,7 @@ class Sessions:
         self._database = database
 
     async def open(self, session_id: str, user_id: str, sha256: bytes, now: datetime, expires: datetime) -> None:
-        """Opens a session, and drops the user's expired ones."""
+        """Opens a session."""
         await self._database.execute(_OPEN_SESSION, session_id, user_id, sha256, now, expires)
 
     async def renew(self, session_id: str, sha256: bytes, new: bytes, now: datetime, expires: datetime) -> User:
@@ -167,6 +167,10 @@ class Sessions:
     async def end(self, session_id: str) -> None:
         """Ends a session, if there is one."""
         await self._database.execute(_END_SESSION, session_id)
+
+    def sweep(self) -> Sweep:
+        """Returns the sweep of expired sessions."""
+        return Sweep(self._database, "sessions", "expire_time", timedelta(0))
 
 
 class SigningKeys:
