@@ -47,19 +47,25 @@ def require_currency(currency_code: str, field: str) -> int:
     return decimals
 
 
-def read(proto: money_pb2.Money) -> Money:
+def read(proto: money_pb2.Money, field: str = "amount") -> Money:
     """Reads an amount to pay: positive, no finer than the currency. Raises InvalidAmount or UnknownCurrency."""
-    decimals = require_currency(proto.currency_code, "amount.currencyCode")
+    decimals = require_currency(proto.currency_code, f"{field}.currencyCode")
     if not 0 <= proto.nanos < _NANOS:
-        raise InvalidAmount("amount.nanos", "must have nanos from 0 to 999999999")
+        raise InvalidAmount(f"{field}.nanos", "must have nanos from 0 to 999999999")
     if proto.units < 0 or (proto.units == 0 and proto.nanos == 0):
-        raise InvalidAmount("amount.units", "must be positive")
-    if proto.units > LARGEST_UNITS:
-        raise InvalidAmount("amount.units", f"must be at most {LARGEST_UNITS} units")
+        raise InvalidAmount(f"{field}.units", "must be positive")
     smallest = 10 ** (9 - decimals)
     if proto.nanos % smallest:
-        raise InvalidAmount("amount.nanos", f"has more than the {decimals} decimals of {proto.currency_code}")
-    return Money(proto.currency_code, proto.units * 10**decimals + proto.nanos // smallest)
+        raise InvalidAmount(f"{field}.nanos", f"has more than the {decimals} decimals of {proto.currency_code}")
+    money = Money(proto.currency_code, proto.units * 10**decimals + proto.nanos // smallest)
+    require_payable(money, f"{field}.units")
+    return money
+
+
+def require_payable(money: Money, field: str) -> None:
+    """Raises InvalidAmount for more than can be paid at once."""
+    if money.minor > LARGEST_UNITS * 10 ** require_currency(money.currency_code, field):
+        raise InvalidAmount(field, f"must be at most {LARGEST_UNITS} units")
 
 
 def write(money: Money) -> money_pb2.Money:

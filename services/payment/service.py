@@ -28,11 +28,11 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
 
     async def CreatePayment(self, request: payment_pb2.CreatePaymentRequest, _: Context) -> payment_pb2.Payment:
         return await self._authorization.authorize(
-            caller.current().user_id, request.payee_id, money.read(request.amount), request.description, _payment
+            caller.current().user_id, request.payee_id, money.read(request.amount), request.description, to_proto
         )
 
     async def GetPayment(self, request: payment_pb2.GetPaymentRequest, _: Context) -> payment_pb2.Payment:
-        return _payment(await self._visible(request.payment_id, "officer", "admin"))
+        return to_proto(await self._visible(request.payment_id, "officer", "admin"))
 
     async def ListPayments(
         self, request: payment_pb2.ListPaymentsRequest, _: Context
@@ -42,7 +42,7 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         page = paging.page(request.page_size, request.page_token, "payments", owner)
         rows = await (self._payments.list_of(owner, page) if owner else self._payments.list_all(page))
         payments, token = page.cut(rows, lambda payment: payment.id)
-        return payment_pb2.ListPaymentsResponse(payments=map(_payment, payments), next_page_token=token)
+        return payment_pb2.ListPaymentsResponse(payments=map(to_proto, payments), next_page_token=token)
 
     async def StreamPaymentStatus(
         self, request: payment_pb2.StreamPaymentStatusRequest, context: Context
@@ -77,7 +77,8 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         return payment
 
 
-def _payment(payment: Payment) -> payment_pb2.Payment:
+def to_proto(payment: Payment) -> payment_pb2.Payment:
+    """Returns a payment as clients see it."""
     proto = payment_pb2.Payment(
         id=payment.id,
         payer_id=payment.payer_id,
