@@ -4,10 +4,12 @@ from datetime import timedelta
 from functools import partial
 
 import uvloop
-from payment.v1 import payment_pb2_grpc
+from payment.v1 import invoice_pb2_grpc, payment_pb2_grpc
 
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
+from services.payment.invoices.service import InvoiceService
+from services.payment.invoices.store import Invoices
 from services.payment.ledger.service import AccountService
 from services.payment.ledger.store import Ledger
 from services.payment.service import PaymentService
@@ -39,8 +41,9 @@ async def main(settings: Settings) -> None:
         outbox = Outbox("payment", database, bus)
         ledger, payments = Ledger(database), Payments(database, outbox)
         watch = Watch(payments, bus)
+        users = Users(connect("user", settings.user_address))
         authorization = Authorization(
-            Users(connect("user", settings.user_address)),
+            users,
             Compliance(connect("compliance", settings.compliance_address)),
             Documents(connect("document", settings.document_address)),
             ledger,
@@ -51,6 +54,10 @@ async def main(settings: Settings) -> None:
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
+            partial(
+                invoice_pb2_grpc.add_InvoiceServiceServicer_to_server,
+                InvoiceService(Invoices(database), authorization, users),
+            ),
         ]
         background = [outbox.relay(), watch.run(), Settlement(payments).run(), sweep.idempotency_keys(database).run()]
         await serve(
