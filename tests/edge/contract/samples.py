@@ -14,7 +14,12 @@ from google.protobuf.message import Message
 from services.runtime.contract import Binding
 
 _VARIABLE = re.compile(r"\{(\w+)\}")
-_WHOLE = {FieldDescriptor.CPPTYPE_INT32: 7, FieldDescriptor.CPPTYPE_UINT32: 7, FieldDescriptor.CPPTYPE_INT64: 2**60}
+_VALUES = {
+    FieldDescriptor.CPPTYPE_INT32: 7,
+    FieldDescriptor.CPPTYPE_UINT32: 7,
+    FieldDescriptor.CPPTYPE_INT64: 2**60,
+    FieldDescriptor.CPPTYPE_BOOL: True,
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _scalar(field: Any) -> Any:
         return field.enum_type.values[-1].number
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return f"{field.name} é/&=+%?#1"
-    return _WHOLE[field.cpp_type]
+    return _VALUES[field.cpp_type]
 
 
 def _query(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
