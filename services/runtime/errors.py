@@ -139,6 +139,15 @@ class InvalidPageToken(InvalidArgument):
     message = "The page token does not belong to this list. Start again without one."
 
 
+class InvalidUpdateMask(InvalidArgument):
+    """The update mask names a field that does not exist or cannot be changed."""
+
+    message = "The update mask names {path}, which does not exist or cannot be changed."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path=path, fields=[FieldViolation("updateMask", f"names {path}")])
+
+
 class EtagMismatch(Aborted):
     """The resource changed since the caller read it."""
 

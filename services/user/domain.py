@@ -75,15 +75,6 @@ class UnknownRole(InvalidArgument):
         super().__init__(role=role, fields=[FieldViolation("roles", f"must be of {', '.join(ROLES)}")])
 
 
-class InvalidUpdateMask(InvalidArgument):
-    """The update mask names a field that does not exist or cannot be changed."""
-
-    message = "The update mask names {path}, which does not exist or cannot be changed."
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path=path, fields=[FieldViolation("updateMask", f"names {path}")])
-
-
 class AdminOnlyField(PermissionDenied):
     """Only an admin may change the field."""
 
@@ -242,19 +233,6 @@ def known_roles(names: Iterable[str]) -> frozenset[str]:
 def in_order(roles: Collection[str]) -> list[str]:
     """Returns roles in the order in which they are always named."""
     return [role for role in ROLES if role in roles]
-
-
-def fields_to_change(mask: Sequence[str], populated: Iterable[str]) -> frozenset[str]:
-    """Returns the fields that an update changes: those of its mask, or all that it sets (AIP-134).
-
-    Raises InvalidUpdateMask.
-    """
-    if not mask:
-        return (PROFILE_FIELDS | ADMIN_FIELDS).intersection(populated)
-    for path in mask:
-        if path not in PROFILE_FIELDS | ADMIN_FIELDS | {"*"}:
-            raise InvalidUpdateMask(path)
-    return frozenset(mask) - {"*"} | (PROFILE_FIELDS if "*" in mask else frozenset())
 
 
 def require_may_change(fields: frozenset[str], *, admin: bool) -> None:

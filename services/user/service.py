@@ -12,6 +12,7 @@ from user.v1 import user_pb2, user_pb2_grpc
 from services.runtime import caller, paging
 from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.ids import new_id
+from services.runtime.masks import fields_to_change
 from services.user import domain
 from services.user.authentication import Authentication
 from services.user.domain import Profile, State, Tokens, User, in_order
@@ -46,8 +47,8 @@ class UserService(user_pb2_grpc.UserServiceServicer):
 
     async def UpdateUser(self, request: user_pb2.UpdateUserRequest, _: Context) -> user_pb2.User:
         who = caller.current()
-        populated = (field.name for field, _ in request.user.ListFields())
-        fields = domain.fields_to_change(request.update_mask.paths, populated)
+        changeable = domain.PROFILE_FIELDS | domain.ADMIN_FIELDS
+        fields = fields_to_change(request.update_mask.paths, request.user, changeable, star=domain.PROFILE_FIELDS)
 
         def change(user: User) -> User:
             who.require_owner(user.id, f"User {user.id}", "admin")

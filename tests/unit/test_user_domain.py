@@ -11,13 +11,11 @@ from services.user.domain import (
     KEY_NOTICE,
     AdminOnlyField,
     InvalidDateOfBirth,
-    InvalidUpdateMask,
     Profile,
     SigningKey,
     State,
     UnknownCountry,
     User,
-    fields_to_change,
     missing_turns,
     outlived,
     require_may_change,
@@ -69,15 +67,6 @@ def test_someone_may_be_born_on_the_first_day_of_1900_and_yesterday() -> None:
 def test_a_date_of_birth_is_a_whole_date_that_exists(parts: tuple[int, int, int]) -> None:
     with pytest.raises(InvalidDateOfBirth):
         whole_date(*parts)
-
-
-def test_a_mask_names_fields_or_all_of_the_profile_or_leaves_it_to_what_is_set() -> None:
-    assert fields_to_change(["address"], ["country"]) == {"address"}
-    assert fields_to_change(["*"], []) == {"display_name", "country", "date_of_birth", "address"}
-    assert fields_to_change([], ["country", "roles", "id", "etag"]) == {"country", "roles"}
-    for path in ("email", "id", "etag", "", "displayName", "date_of_birth.year"):
-        with pytest.raises(InvalidUpdateMask):
-            fields_to_change(["address", path], [])
 
 
 def test_roles_and_state_are_for_admins_to_change() -> None:
