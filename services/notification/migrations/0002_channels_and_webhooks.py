@@ -9,8 +9,11 @@ down_revision = "0001"
 def upgrade() -> None:
     """Extends the schema."""
     op.execute("""
-        ALTER TABLE notifications ADD COLUMN read_time timestamptz;
-        CREATE INDEX notifications_unread ON notifications (user_id, id DESC) WHERE read_time IS NULL;
+        -- No column of notifications: the release before makes its notifications of whatever columns there are.
+        CREATE TABLE reads (
+            notification_id text COLLATE "C" PRIMARY KEY REFERENCES notifications ON DELETE CASCADE,
+            read_time timestamptz NOT NULL
+        );
 
         CREATE TABLE preferences (
             user_id text COLLATE "C" PRIMARY KEY,
@@ -51,6 +54,7 @@ def upgrade() -> None:
             user_id text COLLATE "C" NOT NULL,
             channel text NOT NULL CHECK (channel IN ('EMAIL', 'SMS', 'PUSH', 'WEBHOOK')),
             webhook_id text COLLATE "C" REFERENCES webhooks ON DELETE CASCADE,
+            target text COLLATE "C" NOT NULL GENERATED ALWAYS AS (coalesce(webhook_id, channel)) STORED,
             event_id text COLLATE "C" NOT NULL,       -- its Nats-Msg-Id: payment.<payment id>.<sequence>
             event_type text NOT NULL,                 -- payment.settled
             payment_id text COLLATE "C" NOT NULL,
@@ -61,11 +65,12 @@ def upgrade() -> None:
             error text NOT NULL DEFAULT '',
             create_time timestamptz NOT NULL,
             last_attempt_time timestamptz,
-            next_attempt_time timestamptz,            -- PENDING: when it is due; while it is tried: when it is due again
+            next_attempt_time timestamptz,            -- PENDING: when it is due; tried just now: due again
             CHECK ((channel = 'WEBHOOK') = (webhook_id IS NOT NULL)),
             CONSTRAINT once_per_event UNIQUE NULLS NOT DISTINCT (event_id, user_id, channel, webhook_id)
         );
-        CREATE INDEX deliveries_due ON deliveries (next_attempt_time) WHERE state = 'PENDING';
+        CREATE INDEX deliveries_due ON deliveries (target, next_attempt_time) WHERE state = 'PENDING';
+        CREATE INDEX deliveries_by_age ON deliveries (create_time);
         CREATE INDEX deliveries_of_webhook ON deliveries (webhook_id, id DESC) WHERE webhook_id IS NOT NULL;
 
         CREATE INDEX handled_events_by_age ON handled_events (create_time);

@@ -1,0 +1,146 @@
+"""The worker that sends deliveries.
+
+At least once: one that is killed between sending and writing that down sends again, under the same id, when the
+lease has ended.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from services.notification.delivery import domain
+from services.notification.delivery.domain import Delivery, Outcome, TryAgain, Unsent
+from services.notification.delivery.store import Deliveries
+from services.runtime import caller, trace
+from services.runtime.caller import Caller
+from services.runtime.errors import Unavailable
+from services.runtime.log import failure
+from services.runtime.worker import backoff, repeat
+
+POLL_SECONDS = 1.0
+"""How soon another replica sends what one was told of that crashed, and what is due again."""
+SEND_SECONDS = 10.0
+SLOW_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
+"""How long attempts that have begun may still take when the worker is stopped."""
+AT_ONCE = 200
+AT_ONCE_TO_A_TARGET = 4
+"""To a target whose last attempt failed or was slow, one."""
+
+_log = structlog.get_logger()
+
+
+class Channel(Protocol):
+    """A way to reach users."""
+
+    async def send(self, delivery: Delivery) -> int:
+        """Sends, and returns the HTTP status of the answer; 0 where the channel has none.
+
+        Raises Refused where another attempt is pointless. After anything else it is tried again; TryAgain is the one
+        that says what is written down, of others that is only the name.
+        """
+
+
+class Worker:
+    """Sends what is due. Any number of replicas share the work."""
+
+    def __init__(self, deliveries: Deliveries, channels: Mapping[str, Channel]) -> None:
+        self._deliveries = deliveries
+        self._channels = channels
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._narrow: set[str] = set()
+        self._more: set[str] = set()
+        """Targets that had as much to do as there was room for, or more."""
+
+    async def run(self) -> None:
+        """Sends, for ever. When it is cancelled, what has begun may end."""
+        caller.set_current(Caller())  # nobody's request
+        try:
+            await repeat(self._start_due, self._deliveries.added, POLL_SECONDS)
+        finally:
+            if self._running:
+                await asyncio.wait(self._running.values(), timeout=DRAIN_SECONDS)
+            for task in self._running.values():
+                task.cancel()
+
+    async def _start_due(self) -> bool:
+        limit = AT_ONCE - len(self._running)
+        if limit <= 0:
+            return False
+        room = {target: self._room(target) for target in {*self._in_flight, *self._narrow}}
+        claimed = await self._deliveries.claim(limit, AT_ONCE_TO_A_TARGET, room, self._running)
+        self._more = {target for target, left in room.items() if left <= 0}
+        for target, count in Counter(delivery.target for delivery in claimed).items():
+            if count >= room.get(target, AT_ONCE_TO_A_TARGET) or len(claimed) == limit:
+                self._more.add(target)
+        for delivery in claimed:
+            self._in_flight[delivery.target] += 1
+            self._running[delivery.id] = asyncio.create_task(self._deliver(delivery))
+        return False
+
+    def _room(self, target: str) -> int:
+        return max(0, (1 if target in self._narrow else AT_ONCE_TO_A_TARGET) - self._in_flight[target])
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        trace.begin(None)
+        target = delivery.target
+        try:
+            started = time.monotonic()
+            outcome = await self._attempt(delivery)
+            seconds = time.monotonic() - started
+            if outcome.state == "PENDING" or seconds > SLOW_SECONDS:
+                self._narrow.add(target)
+            else:
+                self._narrow.discard(target)
+            told = {"error": outcome.error} if outcome.error else {}
+            _log.info(
+                "delivery",
+                delivery=delivery.id,
+                channel=delivery.channel,
+                event=delivery.event_id,
+                attempts=delivery.attempts,
+                outcome=outcome.state,
+                ms=round(seconds * 1000, 2),
+                **told,
+            )
+            await self._record(delivery, outcome)
+        finally:
+            del self._running[delivery.id]
+            self._in_flight[target] -= 1
+            if not self._in_flight[target]:
+                del self._in_flight[target]
+            if target in self._more:
+                self._deliveries.added.set()
+
+    async def _attempt(self, delivery: Delivery) -> Outcome:
+        try:
+            channel = self._channels.get(delivery.channel)
+            if channel is None:
+                raise TryAgain("the channel is switched off")
+            async with asyncio.timeout(SEND_SECONDS):
+                return domain.delivered(await channel.send(delivery))
+        except Unsent as error:
+            return domain.failed(delivery, error, datetime.now(UTC))
+        except TimeoutError:
+            return domain.failed(delivery, TryAgain(f"no answer within {SEND_SECONDS:.0f} s"), datetime.now(UTC))
+        except Exception as error:  # whatever a channel stumbles over; its text may name an address
+            return domain.failed(delivery, TryAgain(type(error).__name__), datetime.now(UTC))
+
+    async def _record(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Writes down what became of an attempt, however long Postgres is away: what is forgotten is sent again."""
+        failures = 0
+        while True:
+            try:
+                await self._deliveries.record(delivery, outcome)
+            except Unavailable as error:
+                failures += 1
+                _log.warning("delivery not recorded", delivery=delivery.id, **failure(error))
+                await asyncio.sleep(backoff(failures))
+            else:
+                return
