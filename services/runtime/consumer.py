@@ -2,7 +2,7 @@
 
 The effect and the note that the event was handled are one transaction, so an event that comes again, for whatever
 reason, does nothing. One that cannot be handled becomes a dead letter: at once when it is no event or breaks the rules
-of the contract, after ATTEMPTS deliveries when its handler fails. One whose handler cannot reach something it needs is
+of the contract, after six deliveries when its handler fails. One whose handler cannot reach something it needs is
 delivered again for ever.
 """
 
@@ -30,7 +30,8 @@ from services.runtime.worker import repeat
 
 CONCURRENT = 6
 """How many events a process handles at once: so many of its 10 connections to Postgres."""
-ATTEMPTS = 6
+BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""After each of these what a handler failed on is delivered again. When it fails once more, it is a dead letter."""
 FETCH_SECONDS = 1.0
 """How long a consumer may take to notice that NATS has forgotten what it asked for."""
 ACK_SECONDS = 10.0
@@ -166,8 +167,8 @@ class _Consumer(Generic[Event]):
                 await self._put_aside(delivered, error)
             except Exception as error:
                 _log.warning("event failed", subject=delivered.subject, attempt=attempt, **failure(error))
-                if attempt < ATTEMPTS:
-                    await delivered.nak(delay=2.0 ** (attempt - 1))
+                if attempt <= len(BACKOFF_SECONDS):
+                    await delivered.nak(delay=BACKOFF_SECONDS[attempt - 1])
                 else:
                     why = Undeliverable("HANDLER_FAILED", f"{type(error).__name__}: {error}")
                     await self._put_aside(delivered, why)
@@ -205,7 +206,7 @@ class _Consumer(Generic[Event]):
             await deadletters.put(self._bus, self._name, delivered, why)
         except Exception as error:  # it is kept where it is until it can be
             _log.error("event not put aside", subject=delivered.subject, **failure(error))
-            await delivered.nak(delay=2.0 ** (ATTEMPTS - 2))
+            await delivered.nak(delay=BACKOFF_SECONDS[-1])
         else:
             _log.error("event put aside", subject=delivered.subject, reason=why.reason, error=str(why))
             await delivered.term()

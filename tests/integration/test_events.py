@@ -2,53 +2,37 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import nats.js.errors
+import psycopg
 import pytest
-from payment.v1 import payment_pb2
+from structlog.testing import capture_logs
 
-from services.runtime.events import Bus, Outbox, consume, open_bus
+from scripts.stack.folder import RunFolder
+from services.runtime import consumer
+from services.runtime.bus import DEADLETTER, MESSAGE_ID, Bus, open_bus
+from services.runtime.errors import Unavailable
 from services.runtime.ids import new_id
-from services.runtime.postgres import Connection, Database, open_database
+from services.runtime.outbox import BATCH, Outbox
+from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
+from tests.integration.hearing import TABLES, Heard, event, publish, relaying
 from tests.integration.serving import identity
 from tests.waiting import eventually
 
-_HANDLED_EVENTS = """
-    CREATE TABLE IF NOT EXISTS handled_events (
-        consumer text NOT NULL, message_id text NOT NULL, create_time timestamptz NOT NULL DEFAULT now(),
-        PRIMARY KEY (consumer, message_id))"""
 
-
-class Heard:
-    """A consumer that keeps what it handled, and fails where it is told to."""
-
-    def __init__(self, expected: int) -> None:
-        self.events: list[tuple[str, int]] = []
-        self.fail_once: set[tuple[str, int]] = set()
-        self.enough = asyncio.Event()
-        self._expected = expected
-
-    async def handle(self, connection: Connection, event: payment_pb2.PaymentEvent) -> None:
-        key = (event.payment_id, event.sequence)
-        if key in self.fail_once:
-            self.fail_once.discard(key)
-            raise RuntimeError("not this time")
-        self.events.append(key)
-        if len(self.events) >= self._expected:
-            self.enough.set()
-
-    async def all(self) -> list[tuple[str, int]]:
-        async with asyncio.timeout(20):
-            await self.enough.wait()
-        return self.events
+@pytest.fixture
+def database_url(fresh_database: FreshDatabase) -> str:
+    return fresh_database("payment")
 
 
 @pytest.fixture
-async def database(fresh_database: FreshDatabase) -> AsyncIterator[Database]:
-    async with open_database(fresh_database("payment")) as database:
-        await database.execute(_HANDLED_EVENTS)
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        await database.execute(TABLES)
         yield database
 
 
@@ -59,107 +43,250 @@ async def bus(nats_url: str, certificates: Path) -> AsyncIterator[Bus]:
         yield bus
 
 
-@asynccontextmanager
-async def consuming(bus: Bus, database: Database, server: str, heard: Heard, replicas: int = 1) -> AsyncIterator[None]:
-    tasks = [
-        asyncio.create_task(
-            consume(
-                bus, database, stream=server, consumer="test", message=payment_pb2.PaymentEvent, handle=heard.handle
-            )
-        )
-        for _ in range(replicas)
-    ]
-    yield
-    for task in tasks:
-        task.cancel()
+@pytest.fixture
+def stream() -> str:
+    return new_id("stream")
 
 
-@asynccontextmanager
-async def relaying(*outboxes: Outbox) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(outbox.relay()) for outbox in outboxes]
-    yield
-    for task in tasks:
-        task.cancel()
+@pytest.fixture
+def outbox(stream: str, database: Database, bus: Bus) -> Outbox:
+    return Outbox(stream, database, bus)
 
 
-async def publish(outbox: Outbox, key: str, sequence: int) -> None:
-    async with outbox.transaction() as connection:
-        event = payment_pb2.PaymentEvent(payment_id=key, sequence=sequence)
-        await outbox.add(connection, key, sequence, event)
+@pytest.fixture
+def heard(stream: str, database: Database, bus: Bus) -> Heard:
+    return Heard(bus, database, stream)
 
 
-async def test_an_event_that_is_not_committed_is_not_told(database: Database, bus: Bus) -> None:
-    server, heard = new_id("a"), Heard(1)
-    outbox = Outbox(server, database, bus)
-    async with relaying(outbox), consuming(bus, database, server, heard):
+async def handled(heard: Heard, *expected: tuple[str, int]) -> None:
+    """Waits until as many events are handled. They must be these, each once."""
+
+    async def enough() -> bool:
+        return len(await heard.events()) >= len(expected)
+
+    await eventually(enough, 20)
+    assert sorted(await heard.events()) == sorted(expected)
+
+
+async def nothing_is_left(bus: Bus, stream: str) -> bool:
+    info = await (await bus.stream(stream)).consumer_info(stream, "test")
+    return (info.num_ack_pending, info.num_pending) == (0, 0)
+
+
+async def ids(bus: Bus, stream: str) -> list[str]:
+    """The ids of what is in a stream, in its order."""
+    jetstream = await bus.stream(stream)
+    state = (await jetstream.stream_info(stream)).state
+    messages = [await jetstream.get_msg(stream, sequence) for sequence in range(1, state.last_seq + 1)]
+    return [(message.headers or {})[MESSAGE_ID].removeprefix(f"{stream}.") for message in messages]
+
+
+async def sent(database: Database) -> bool:
+    return not await database.fetch("SELECT FROM outbox")
+
+
+async def test_an_event_that_is_not_committed_is_not_told(outbox: Outbox, heard: Heard) -> None:
+    async with relaying(outbox), heard.listening():
         with pytest.raises(RuntimeError):
             async with outbox.transaction() as connection:
-                await outbox.add(connection, "lost", 1, payment_pb2.PaymentEvent(payment_id="lost", sequence=1))
+                await outbox.add(connection, "lost", 1, event("lost", 1))
                 raise RuntimeError("rolled back")
         await publish(outbox, "kept", 1)
-        assert await heard.all() == [("kept", 1)]
+        await handled(heard, ("kept", 1))
 
 
-async def test_events_of_one_subject_keep_their_order_with_several_relays(database: Database, bus: Bus) -> None:
-    server, heard = new_id("b"), Heard(120)
-    outboxes = [Outbox(server, database, bus) for _ in range(3)]
+async def test_events_of_one_subject_keep_their_order_with_several_relays(
+    stream: str, database: Database, bus: Bus, heard: Heard
+) -> None:
+    outboxes = [Outbox(stream, database, bus) for _ in range(3)]
 
     async def write(key: str, outbox: Outbox) -> None:
         for sequence in range(1, 41):
             await publish(outbox, key, sequence)
 
-    async with relaying(*outboxes), consuming(bus, database, server, heard):
+    async with relaying(*outboxes), heard.listening():
         await asyncio.gather(*(write(f"p{number}", outbox) for number, outbox in enumerate(outboxes)))
-        events = await heard.all()
+        await eventually(partial(sent, database))
+        await handled(heard, *((f"p{number}", sequence) for number in range(3) for sequence in range(1, 41)))
     for number in range(3):
-        assert [sequence for key, sequence in events if key == f"p{number}"] == list(range(1, 41))
-    assert await database.fetch("SELECT FROM outbox") == []
+        in_order = [f"p{number}.{sequence}" for sequence in range(1, 41)]
+        assert [one for one in await ids(bus, stream) if one.startswith(f"p{number}.")] == in_order
+        assert [f"{key}.{sequence}" for key, sequence in await heard.events() if key == f"p{number}"] == in_order
 
 
-async def test_what_is_published_twice_is_handled_once_by_however_many_replicas(database: Database, bus: Bus) -> None:
-    server, heard = new_id("c"), Heard(2)
-    outbox = Outbox(server, database, bus)
-    async with relaying(outbox), consuming(bus, database, server, heard, replicas=3):
+async def test_what_is_published_twice_is_handled_once_by_however_many_replicas(outbox: Outbox, heard: Heard) -> None:
+    async with relaying(outbox), heard.listening(replicas=3):
         await publish(outbox, "p", 1)
         await publish(outbox, "p", 1)  # as a relay does that was killed before it noted what it published
         await publish(outbox, "p", 2)
-        assert await heard.all() == [("p", 1), ("p", 2)]
+        await handled(heard, ("p", 1), ("p", 2))
 
 
-async def test_an_event_that_fails_comes_again_and_holds_up_no_other(database: Database, bus: Bus) -> None:
-    server, heard = new_id("d"), Heard(2)
-    heard.fail_once = {("bad", 1)}
-    outbox = Outbox(server, database, bus)
-    async with relaying(outbox), consuming(bus, database, server, heard):
+async def test_a_relay_that_comes_back_late_publishes_nothing_twice(
+    stream: str, database: Database, bus: Bus, outbox: Outbox
+) -> None:
+    jetstream = await bus.stream(stream)
+    made = await jetstream.stream_info(stream)
+    await jetstream.update_stream(made.config.evolve(duplicate_window=0.1))
+    for sequence in (1, 2):
+        headers = {MESSAGE_ID: f"{stream}.p.{sequence}"}
+        await jetstream.publish(f"{stream}.p", event("p", sequence).SerializeToString(), headers=headers)
+    for sequence in (1, 2, 3):
+        await publish(outbox, "p", sequence)
+    await database.execute("UPDATE outbox SET create_time = create_time - interval '2 minutes'")
+
+    async def forgotten() -> bool:
+        acknowledged = await jetstream.publish(f"{stream}.other", headers={MESSAGE_ID: "other"})
+        return not acknowledged.duplicate
+
+    await jetstream.publish(f"{stream}.other", headers={MESSAGE_ID: "other"})
+    await eventually(forgotten)
+    async with relaying(outbox):
+        await eventually(partial(sent, database))
+    assert [one for one in await ids(bus, stream) if one != "other"] == ["p.1", "p.2", "p.3"]
+
+
+async def test_an_event_that_jetstream_refuses_holds_up_only_those_of_its_subject(
+    stream: str, database: Database, bus: Bus, outbox: Outbox
+) -> None:
+    async with outbox.transaction() as connection:
+        too_large = event("large", 1)
+        too_large.state_reason = "X" * 2_000_000
+        await outbox.add(connection, "large", 1, too_large)
+        await outbox.add(connection, "large", 2, event("large", 2))
+        for number in range(BATCH):
+            await outbox.add(connection, f"p{number}", 1, event(f"p{number}", 1))
+
+    async def only_it_is_left() -> bool:
+        rows = await database.fetch("SELECT message_id FROM outbox ORDER BY position")
+        return [row["message_id"] for row in rows] == [f"{stream}.large.{sequence}" for sequence in (1, 2)]
+
+    async with relaying(outbox):
+        await eventually(only_it_is_left)
+    assert len(await ids(bus, stream)) == BATCH
+
+
+async def test_an_event_that_fails_comes_again_and_holds_up_no_other(outbox: Outbox, heard: Heard) -> None:
+    heard.failing_once = {("bad", 1): RuntimeError("not this time")}
+    async with relaying(outbox), heard.listening():
         await publish(outbox, "bad", 1)
         await publish(outbox, "good", 1)
-        assert await heard.all() == [("good", 1), ("bad", 1)]
+        await handled(heard, ("good", 1), ("bad", 1))
 
 
-async def test_an_operator_may_configure_a_stream_otherwise(database: Database, bus: Bus) -> None:
-    server, heard = new_id("srv"), Heard(1)
-    jetstream = await bus.stream(server)
-    made = await jetstream.stream_info(server)
-    await jetstream.update_stream(made.config.evolve(max_age=3600.0))
-    bus.forget(server)
-    outbox = Outbox(server, database, bus)
-    async with relaying(outbox), consuming(bus, database, server, heard):
-        await publish(outbox, "pay_1", 1)
-        assert await heard.all() == [("pay_1", 1)]
+async def test_an_event_in_the_middle_of_which_its_reader_ends_is_handled_by_another_at_once(
+    stream: str, bus: Bus, outbox: Outbox, heard: Heard
+) -> None:
+    await publish(outbox, "p", 1)
+    heard.may_end.clear()
+    async with relaying(outbox), heard.listening():
+        async with asyncio.timeout(10):
+            await heard.begun.wait()
+    assert await heard.events() == []
+    heard.may_end.set()
+    async with heard.listening(), asyncio.timeout(consumer.ACK_SECONDS / 2):
+        await handled(heard, ("p", 1))
+        await eventually(partial(nothing_is_left, bus, stream))
 
 
-async def test_what_is_no_event_is_put_aside(database: Database, bus: Bus) -> None:
-    server, heard = new_id("e"), Heard(1)
-    outbox = Outbox(server, database, bus)
-    async with relaying(outbox), consuming(bus, database, server, heard):
-        jetstream = await bus.stream(server)
-        await jetstream.publish(f"{server}.rubbish", b"\xff", headers={"Nats-Msg-Id": "rubbish"})
-        await jetstream.publish(f"{server}.nameless", b"")
+async def test_an_event_that_a_killed_reader_committed_and_did_not_acknowledge_is_handled_once(
+    stream: str, database: Database, bus: Bus, outbox: Outbox, heard: Heard
+) -> None:
+    await publish(outbox, "p", 1)
+    async with relaying(outbox):
+        await eventually(partial(sent, database))
+    jetstream = await bus.stream(stream)
+    reader = await jetstream.pull_subscribe(f"{stream}.>", "test", stream)
+    [delivered] = await reader.fetch(1)
+    await database.execute("INSERT INTO handled_events VALUES ('test', $1)", (delivered.headers or {})[MESSAGE_ID])
+    await database.execute("INSERT INTO effects VALUES ('test', 'p', 1)")
+    await delivered.nak()  # as after ACK_SECONDS
+    async with heard.listening():
+        await eventually(partial(nothing_is_left, bus, stream))
+    assert await heard.events() == [("p", 1)]
+    assert (await jetstream.consumer_info(stream, "test")).config.ack_wait == consumer.ACK_SECONDS
+
+
+async def test_while_the_database_is_away_nothing_is_lost_or_given_up(
+    stream: str,
+    database: Database,
+    database_url: str,
+    bus: Bus,
+    outbox: Outbox,
+    heard: Heard,
+    folder: RunFolder,
+) -> None:
+    name = Path(urlsplit(database_url).path).name
+    keys = [(f"p{number}", 1) for number in range(30)]
+    for key in keys:
+        await publish(outbox, *key)
+    async with relaying(outbox):
+        await eventually(partial(sent, database))
+    with psycopg.connect(
+        host=str(folder.sockets), user="postgres", dbname="postgres", autocommit=True
+    ) as administrator:
+        administrator.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
+        administrator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        async with heard.listening():
+            with capture_logs() as logs:
+
+                async def looked_for() -> bool:
+                    return [line["event"] for line in logs].count("worker failed") > 2
+
+                await eventually(looked_for)
+            delivered = (await (await bus.stream(stream)).consumer_info(stream, "test")).delivered
+            assert delivered is not None
+            assert 0 < delivered.consumer_seq <= consumer.CONCURRENT  # the others are not tried in vain
+            administrator.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
+            await handled(heard, *keys)
+            await eventually(partial(nothing_is_left, bus, stream))
+
+
+async def test_what_a_handler_cannot_reach_is_waited_for_for_ever(
+    stream: str, bus: Bus, outbox: Outbox, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "UNAVAILABLE_SECONDS", 0.02)
+    heard.failing = {("early", 1): Unavailable()}
+    async with relaying(outbox), heard.listening():
+        await publish(outbox, "early", 1)
+
+        async def often() -> bool:
+            return heard.failures["early", 1] > 2 * len(consumer.BACKOFF_SECONDS)
+
+        await eventually(often)
         await publish(outbox, "good", 1)
-        assert await heard.all() == [("good", 1)]
+        await handled(heard, ("good", 1))
+        heard.failing = {}
+        await handled(heard, ("good", 1), ("early", 1))
+        await eventually(partial(nothing_is_left, bus, stream))
+    letters = await bus.stream(DEADLETTER)
+    assert all(f"{stream}." not in one for one in await ids(bus, DEADLETTER)), letters
 
-        async def nothing_is_left() -> bool:
-            info = await jetstream.consumer_info(server, "test")
-            return (info.num_ack_pending, info.num_pending) == (0, 0)
 
-        await eventually(nothing_is_left)
+async def test_an_operator_may_configure_a_stream_otherwise(
+    stream: str, bus: Bus, outbox: Outbox, heard: Heard
+) -> None:
+    jetstream = await bus.stream(stream)
+    made = await jetstream.stream_info(stream)
+    await jetstream.update_stream(made.config.evolve(max_age=3600.0))
+    bus.forget(stream)
+    async with relaying(outbox), heard.listening():
+        await publish(outbox, "pay_1", 1)
+        await handled(heard, ("pay_1", 1))
+
+
+async def test_a_consumer_and_a_stream_that_are_deleted_are_made_anew(
+    stream: str, bus: Bus, outbox: Outbox, heard: Heard
+) -> None:
+    jetstream = await bus.stream(stream)
+    async with relaying(outbox), heard.listening():
+        await publish(outbox, "p", 1)
+        await handled(heard, ("p", 1))
+        await jetstream.delete_consumer(stream, "test")
+        await publish(outbox, "p", 2)
+        await handled(heard, ("p", 1), ("p", 2))
+        await jetstream.delete_stream(stream)
+        with pytest.raises(nats.js.errors.NotFoundError):
+            await jetstream.stream_info(stream)
+        await publish(outbox, "p", 3)
+        await handled(heard, ("p", 1), ("p", 2), ("p", 3))
