@@ -12,13 +12,15 @@ from services.payment.invoices.service import InvoiceService
 from services.payment.invoices.store import Invoices
 from services.payment.ledger.service import AccountService
 from services.payment.ledger.store import Ledger
+from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import clients, config, contract, idempotency, sweep
+from services.runtime.bus import open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
-from services.runtime.events import Outbox, open_bus
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
@@ -31,6 +33,7 @@ class Settings(ServerSettings, DatabaseSettings, BusSettings):
     compliance_address: str
     document_address: str
     settlement_delay_seconds: float = 1.0
+    review_expire_seconds: float = 7 * 24 * 3600.0
 
 
 async def main(settings: Settings) -> None:
@@ -49,6 +52,7 @@ async def main(settings: Settings) -> None:
             ledger,
             payments,
             timedelta(seconds=settings.settlement_delay_seconds),
+            timedelta(seconds=settings.review_expire_seconds),
         )
         payment_service = PaymentService(authorization, payments, watch)
         register = [
@@ -59,7 +63,13 @@ async def main(settings: Settings) -> None:
                 InvoiceService(Invoices(database), authorization, users),
             ),
         ]
-        background = [outbox.relay(), watch.run(), Settlement(payments).run(), sweep.idempotency_keys(database).run()]
+        background = [
+            outbox.relay(),
+            watch.run(),
+            Settlement(payments).run(),
+            Reviews(payments).run(),
+            sweep.idempotency_keys(database).run(),
+        ]
         await serve(
             "payment",
             settings,

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from services.payment.clients import Compliance, Documents, Users
-from services.payment.domain import Payment, PaymentToSelf, require_identified, require_parties
+from services.payment.domain import Payment, PaymentToSelf, State
 from services.payment.invoices.domain import ToPay
 from services.payment.ledger.domain import Account, CurrencyMismatch, Money
 from services.payment.ledger.store import Ledger
+from services.payment.parties import require_identified, require_parties
 from services.payment.store import Payments
 from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
@@ -25,6 +26,7 @@ class Authorization:
         ledger: Ledger,
         payments: Payments,
         settlement_delay: timedelta,
+        review_expire: timedelta,
     ) -> None:
         self._users = users
         self._compliance = compliance
@@ -32,6 +34,7 @@ class Authorization:
         self._ledger = ledger
         self._payments = payments
         self._settlement_delay = settlement_delay
+        self._review_expire = review_expire
 
     async def authorize(
         self,
@@ -78,6 +81,7 @@ class Authorization:
             sequence=1,
             create_time=now,
             update_time=now,
+            review_expire_time=now + self._review_expire if verdict.state is State.IN_REVIEW else None,
         )
         return await self._payments.add(payment, now + self._settlement_delay, answer, invoice)
 

@@ -6,8 +6,9 @@ from document.v1 import document_pb2, document_pb2_grpc
 from user.v1 import user_pb2, user_pb2_grpc
 
 from services.payment import money
-from services.payment.domain import Party, State, Verdict
+from services.payment.domain import State, Verdict
 from services.payment.ledger.domain import Money
+from services.payment.parties import Party
 
 _VERDICTS = {
     compliance_pb2.ScreenPaymentResponse.ALLOW: State.AUTHORIZED,

@@ -1,11 +1,13 @@
 """What a payment is and what may become of it. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from services.payment.ledger.domain import Money
+from services.payment.ledger.domain import CurrencyMismatch, Money
 from services.runtime.errors import (
+    EtagMismatch,
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
@@ -21,16 +23,28 @@ class PaymentNotFound(NotFound):
     message = "There is no payment {payment_id}."
 
 
-class PayeeNotFound(NotFound):
-    """The user to pay does not exist."""
-
-    message = "There is no user {payee_id} to pay."
-
-
 class NotAParty(PermissionDenied):
     """The payment is between others."""
 
     message = "Payment {payment_id} is between others."
+
+
+class NotThePayer(PermissionDenied):
+    """What only the payer may do was tried by somebody else."""
+
+    message = "Only its payer may do this to payment {payment_id}."
+
+
+class NotThePayee(PermissionDenied):
+    """A payment is paid back by whoever received it, or by an admin who did not make it."""
+
+    message = "Only its payee or an admin may pay back payment {payment_id}."
+
+
+class OwnPayment(PermissionDenied):
+    """An officer was about to decide on a payment that they make or receive."""
+
+    message = "Payment {payment_id} is your own: somebody else decides on it."
 
 
 class PaymentToSelf(InvalidArgument):
@@ -42,35 +56,23 @@ class PaymentToSelf(InvalidArgument):
         super().__init__(fields=[FieldViolation("payeeId", "is the payer")])
 
 
-class _Unmet(FailedPrecondition):
-    """Something about the payer or the payee must be mended before the payment."""
+class PaymentCurrencyMismatch(FailedPrecondition):
+    """The payment is in another currency."""
 
-    def __init__(self, user_id: str, violations: list[PreconditionViolation]) -> None:
-        super().__init__(user_id=user_id, preconditions=violations)
-
-
-class PayerNotActive(_Unmet):
-    """The payer is suspended or gone."""
-
-    message = "User {user_id} cannot pay: the user is not active."
+    reason = CurrencyMismatch.reason
+    message = "Payment {payment_id} is not in {currency_code}."
 
 
-class PayeeNotActive(_Unmet):
-    """The payee is suspended."""
+class RefundExceedsPayment(FailedPrecondition):
+    """More was to be paid back than is left of the payment."""
 
-    message = "User {user_id} cannot be paid: the user is not active."
+    message = "Less than that is left of payment {payment_id}: read its refundedAmount."
 
-
-class KycRequired(_Unmet):
-    """The payer has not passed the know-your-customer checks."""
-
-    message = "User {user_id} cannot pay before the know-your-customer checks are passed."
-
-
-class IdentityDocumentRequired(_Unmet):
-    """The payer has no verified identity document."""
-
-    message = "User {user_id} cannot pay before an identity document is uploaded and verified."
+    def __init__(self, payment_id: str) -> None:
+        description = "Refunds are no more than the payment, all together."
+        super().__init__(
+            payment_id=payment_id, preconditions=[PreconditionViolation("REFUND_LEFT", payment_id, description)]
+        )
 
 
 class State(Enum):
@@ -81,6 +83,8 @@ class State(Enum):
     SETTLED = 3
     DECLINED = 4
     FAILED = 5
+    CANCELLED = 6
+    REFUNDED = 7
 
     @property
     def terminal(self) -> bool:
@@ -91,6 +95,26 @@ class State(Enum):
     def holds_money(self) -> bool:
         """Whether the amount is reserved on the payer's account."""
         return not self.terminal
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.IN_REVIEW: frozenset({State.AUTHORIZED, State.DECLINED, State.CANCELLED}),
+    State.AUTHORIZED: frozenset({State.SETTLED, State.FAILED, State.CANCELLED}),
+    State.SETTLED: frozenset({State.REFUNDED}),
+}
+"""What may become of a payment. One that is refunded in part is SETTLED again."""
+
+
+class IllegalTransition(FailedPrecondition):
+    """The payment is not in a state from which this can be done."""
+
+    message = "Payment {payment_id} is {state}, and that is too late or too early for this."
+
+    def __init__(self, payment_id: str, state: State, target: State) -> None:
+        wanted = " or ".join(one.name for one, targets in TRANSITIONS.items() if target in targets)
+        description = f"It must be {wanted}." if wanted else f"No payment becomes {target.name}."
+        violation = PreconditionViolation("PAYMENT_STATE", payment_id, description)
+        super().__init__(payment_id=payment_id, state=state.name, preconditions=[violation])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +134,7 @@ class Change:
     """Counts a payment's changes from 1, without gaps."""
     state: State
     state_reason: str
+    refunded: Money
     create_time: datetime
 
 
@@ -133,6 +158,20 @@ class Payment:
     """How many changes there were; the last event's sequence, and the etag."""
     create_time: datetime
     update_time: datetime
+    refunded_minor: int = 0
+    """How much of it went back to the payer, in the currency's smallest unit."""
+    review_expire_time: datetime | None = None
+    """IN_REVIEW: when it is declined."""
+
+    @property
+    def refunded(self) -> Money:
+        """How much of it went back to the payer."""
+        return Money(self.amount.currency_code, self.refunded_minor)
+
+    @property
+    def etag(self) -> str:
+        """The version of the payment."""
+        return str(self.sequence)
 
     def require_party(self, user_id: str) -> None:
         """Lets payer and payee pass. Raises NotAParty."""
@@ -141,45 +180,82 @@ class Payment:
 
     def declined(self, reason: str) -> "Payment":
         """The same new payment, declined instead."""
-        return replace(self, state=State.DECLINED, state_reason=reason)
+        return replace(self, state=State.DECLINED, state_reason=reason, review_expire_time=None)
 
-    def became(self, state: State, reason: str, now: datetime) -> "Payment":
-        """The payment after a change of state."""
-        return replace(self, state=state, state_reason=reason, sequence=self.sequence + 1, update_time=now)
+    def cancelled(self, user_id: str, etag: str, now: datetime) -> "Payment":
+        """The payment, called off by its payer. Raises NotThePayer, EtagMismatch or IllegalTransition."""
+        if user_id != self.payer_id:
+            raise NotThePayer(payment_id=self.id)
+        self._require_etag(etag)
+        return self._became(State.CANCELLED, "", now)
+
+    def approved(self, officer_id: str, etag: str, now: datetime) -> "Payment":
+        """The payment after an officer let it go on. Raises OwnPayment, EtagMismatch or IllegalTransition."""
+        return self._decided(officer_id, etag, State.AUTHORIZED, "", now)
+
+    def refused(self, officer_id: str, etag: str, now: datetime) -> "Payment":
+        """The payment after an officer declined it. Raises OwnPayment, EtagMismatch or IllegalTransition."""
+        return self._decided(officer_id, etag, State.DECLINED, "REVIEW_DECLINED", now)
+
+    def expired(self, now: datetime) -> "Payment":
+        """The payment after nobody decided on it in time. Raises IllegalTransition."""
+        return self._became(State.DECLINED, "REVIEW_EXPIRED", now)
+
+    def settled(self, now: datetime) -> "Payment":
+        """The payment once the money has moved. Raises IllegalTransition."""
+        return self._became(State.SETTLED, "", now)
+
+    def failed(self, reason: str, now: datetime) -> "Payment":
+        """The payment when the money could not be moved. Raises IllegalTransition."""
+        return self._became(State.FAILED, reason, now)
+
+    def refund(self, user_id: str, *, admin: bool, etag: str, amount: Money | None, now: datetime) -> "Payment":
+        """The payment after this amount, or else all that is left of it, went back to its payer.
+
+        Raises NotThePayee, EtagMismatch, IllegalTransition, PaymentCurrencyMismatch or RefundExceedsPayment.
+        """
+        if user_id != self.payee_id and (not admin or user_id == self.payer_id):
+            raise NotThePayee(payment_id=self.id)
+        self._require_etag(etag)
+        self._require_may_become(State.REFUNDED)
+        left = self.amount.minor - self.refunded_minor
+        back = left if amount is None else amount.minor
+        if amount is not None and amount.currency_code != self.amount.currency_code:
+            raise PaymentCurrencyMismatch(payment_id=self.id, currency_code=amount.currency_code)
+        if back > left:
+            raise RefundExceedsPayment(self.id)
+        state = State.REFUNDED if back == left else State.SETTLED
+        return replace(self._after(state, "", now), refunded_minor=self.refunded_minor + back)
 
     def change(self) -> Change:
         """The step that brought the payment to where it stands."""
-        return Change(self.sequence, self.state, self.state_reason, self.update_time)
+        return Change(self.sequence, self.state, self.state_reason, self.refunded, self.update_time)
 
+    def _decided(self, officer_id: str, etag: str, state: State, reason: str, now: datetime) -> "Payment":
+        if officer_id in (self.payer_id, self.payee_id):
+            raise OwnPayment(payment_id=self.id)
+        self._require_etag(etag)
+        return self._became(state, reason, now)
 
-@dataclass(frozen=True, slots=True)
-class Party:
-    """What a payment needs to know about a user."""
+    def _became(self, state: State, reason: str, now: datetime) -> "Payment":
+        self._require_may_become(state)
+        return self._after(state, reason, now)
 
-    user_id: str
-    display_name: str
-    country: str
-    active: bool
+    def _require_etag(self, etag: str) -> None:
+        if etag not in ("", self.etag):
+            raise EtagMismatch(resource=f"Payment {self.id}", etag=etag)
 
+    def _require_may_become(self, state: State) -> None:
+        if state not in TRANSITIONS.get(self.state, ()):
+            raise IllegalTransition(self.id, self.state, state)
 
-def require_parties(payer: Party | None, payee: Party | None, payer_id: str, payee_id: str) -> tuple[Party, Party]:
-    """Returns both parties. Raises PayeeNotFound, PayerNotActive or PayeeNotActive."""
-    if payee is None:
-        raise PayeeNotFound(payee_id=payee_id)
-    for party, user_id, error in ((payer, payer_id, PayerNotActive), (payee, payee_id, PayeeNotActive)):
-        if party is None or not party.active:
-            raise error(user_id, [PreconditionViolation("USER_ACTIVE", user_id, "The user is not active.")])
-    assert payer is not None  # noqa: S101  # for mypy: the loop refused it
-    return payer, payee
-
-
-def require_identified(payer_id: str, *, kyc_passed: bool, has_document: bool) -> None:
-    """Raises KycRequired or IdentityDocumentRequired, naming all that is missing."""
-    missing = []
-    if not kyc_passed:
-        missing.append(PreconditionViolation("KYC_REQUIRED", payer_id, "The KYC checks are not passed."))
-    if not has_document:
-        description = "There is no verified passport, identity card or driving licence."
-        missing.append(PreconditionViolation("IDENTITY_DOCUMENT_REQUIRED", payer_id, description))
-    if missing:
-        raise (IdentityDocumentRequired if kyc_passed else KycRequired)(payer_id, missing)
+    def _after(self, state: State, reason: str, now: datetime) -> "Payment":
+        """The payment one step on. Its time never goes back, whatever the clock of this machine says."""
+        return replace(
+            self,
+            state=state,
+            state_reason=reason,
+            sequence=self.sequence + 1,
+            update_time=max(now, self.update_time),
+            review_expire_time=None,
+        )

@@ -16,6 +16,7 @@ def to_proto(payment: Payment, change: Change) -> payment_pb2.PaymentEvent:
         payer_id=payment.payer_id,
         payee_id=payment.payee_id,
         amount=money.write(payment.amount),
+        refunded_amount=money.write(change.refunded),
         invoice_id=payment.invoice_id,
     )
     event.create_time.FromDatetime(change.create_time)

@@ -1,6 +1,7 @@
 """The servicer of payments: proto to domain to proto."""
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from services.payment import events, money, sse
 from services.payment.authorization import Authorization
-from services.payment.domain import Payment
+from services.payment.domain import Payment, State
 from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import caller, paging
@@ -39,10 +40,42 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
     ) -> payment_pb2.ListPaymentsResponse:
         who = caller.current()
         owner = "" if who.has("officer", "admin") else who.user_id
-        page = paging.page(request.page_size, request.page_token, "payments", owner)
-        rows = await (self._payments.list_of(owner, page) if owner else self._payments.list_all(page))
+        state = State(request.state) if request.state else None
+        page = paging.page(request.page_size, request.page_token, "payments", owner, *([state.name] if state else []))
+        rows = await (self._payments.list_of(owner, state, page) if owner else self._payments.list_all(state, page))
         payments, token = page.cut(rows, lambda payment: payment.id)
         return payment_pb2.ListPaymentsResponse(payments=map(to_proto, payments), next_page_token=token)
+
+    async def CancelPayment(self, request: payment_pb2.CancelPaymentRequest, _: Context) -> payment_pb2.Payment:
+        user_id, now = caller.current().user_id, datetime.now(UTC)
+        return to_proto(
+            await self._payments.change(
+                request.payment_id, lambda payment: payment.cancelled(user_id, request.etag, now)
+            )
+        )
+
+    async def RefundPayment(self, request: payment_pb2.RefundPaymentRequest, _: Context) -> payment_pb2.Payment:
+        who, now = caller.current(), datetime.now(UTC)
+        amount = money.read(request.amount) if request.HasField("amount") else None
+
+        def refund(payment: Payment) -> Payment:
+            return payment.refund(who.user_id, admin=who.has("admin"), etag=request.etag, amount=amount, now=now)
+
+        return await self._payments.change_once(request.payment_id, refund, to_proto)
+
+    async def ApprovePayment(self, request: payment_pb2.ApprovePaymentRequest, _: Context) -> payment_pb2.Payment:
+        user_id, now = caller.current().user_id, datetime.now(UTC)
+        return to_proto(
+            await self._payments.change(
+                request.payment_id, lambda payment: payment.approved(user_id, request.etag, now)
+            )
+        )
+
+    async def DeclinePayment(self, request: payment_pb2.DeclinePaymentRequest, _: Context) -> payment_pb2.Payment:
+        user_id, now = caller.current().user_id, datetime.now(UTC)
+        return to_proto(
+            await self._payments.change(request.payment_id, lambda payment: payment.refused(user_id, request.etag, now))
+        )
 
     async def StreamPaymentStatus(
         self, request: payment_pb2.StreamPaymentStatusRequest, context: Context
@@ -89,8 +122,11 @@ def to_proto(payment: Payment) -> payment_pb2.Payment:
         state_reason=payment.state_reason,
         invoice_id=payment.invoice_id,
         risk_score=payment.risk_score,
-        etag=str(payment.sequence),
+        etag=payment.etag,
+        refunded_amount=money.write(payment.refunded),
     )
     proto.create_time.FromDatetime(payment.create_time)
     proto.update_time.FromDatetime(payment.update_time)
+    if payment.review_expire_time is not None:
+        proto.review_expire_time.FromDatetime(payment.review_expire_time)
     return proto

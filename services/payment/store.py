@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TypeAlias
 
 import asyncpg
 
@@ -12,34 +13,51 @@ from services.payment.invoices.domain import ToPay
 from services.payment.ledger import store as ledger
 from services.payment.ledger.domain import BalanceLimitExceeded, Money
 from services.runtime import idempotency
-from services.runtime.events import Outbox
 from services.runtime.idempotency import Answer
+from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
+
+Step: TypeAlias = Callable[[Payment], Payment]
+"""Makes of a payment what it becomes, or raises why it must not."""
 
 _ADD_PAYMENT = """
     INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
         description, state, state_reason, risk_score, sequence, create_time, update_time, settle_time,
-        invoice_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
+        invoice_id, review_expire_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"""
 _UPDATE_PAYMENT = """
-    UPDATE payments SET state = $2, state_reason = $3, sequence = $4, update_time = $5, settle_time = NULL
+    UPDATE payments SET state = $2, state_reason = $3, sequence = $4, update_time = $5, refunded = $6,
+        settle_time = $7, review_expire_time = $8
     WHERE id = $1"""
 _GET_PAYMENT = "SELECT * FROM payments WHERE id = $1"
+_LOCK_PAYMENT = _GET_PAYMENT + " FOR NO KEY UPDATE"
 _LIST_PAYMENTS = "SELECT * FROM payments WHERE id < $1 ORDER BY id DESC LIMIT $2"
+_LIST_PAYMENTS_IN = "SELECT * FROM payments WHERE state = $3 AND id < $1 ORDER BY id DESC LIMIT $2"
 _LIST_PAYMENTS_OF = """
-    (SELECT * FROM payments WHERE payer_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2)
-    UNION ALL (SELECT * FROM payments WHERE payee_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2)
+    (SELECT * FROM payments WHERE payer_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
+        ORDER BY id DESC LIMIT $2)
+    UNION ALL
+    (SELECT * FROM payments WHERE payee_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
+        ORDER BY id DESC LIMIT $2)
     ORDER BY id DESC LIMIT $2"""
 _LIST_EVENTS = """
-    SELECT sequence, state, state_reason, create_time FROM payment_events
+    SELECT sequence, state, state_reason, refunded, create_time FROM payment_events
     WHERE payment_id = $1 AND sequence > $2 ORDER BY sequence"""
 _CLAIM_DUE = """
-    UPDATE payments SET settle_attempts = settle_attempts + 1,
-        settle_time = now() + interval '1 second' * power(2, least(settle_attempts, 6))
+    UPDATE payments SET settle_time = now() + interval '1 second' * $2::float8
     WHERE id IN (
         SELECT id FROM payments WHERE settle_time <= now() ORDER BY settle_time LIMIT $1 FOR UPDATE SKIP LOCKED)
     RETURNING id"""
+_POSTPONE = """
+    UPDATE payments SET settle_failures = settle_failures + 1,
+        settle_time = now() + interval '1 second' * power(2, least(settle_failures, $2::integer))
+    WHERE id = $1 AND settle_time IS NOT NULL RETURNING settle_failures"""
+_LIST_EXPIRED = "SELECT id FROM payments WHERE review_expire_time <= now() ORDER BY review_expire_time LIMIT $1"
+
+_LEASE_SECONDS = 5.0
+_LONGEST_WAIT = 3
+"""As a power of two: 8 s between the later attempts to settle."""
 
 
 class Payments:
@@ -82,6 +100,7 @@ class Payments:
                 payment.update_time,
                 settle_time if payment.state is State.AUTHORIZED else None,
                 payment.invoice_id or None,
+                payment.review_expire_time,
             )
             await self._tell(connection, payment)
             answered = answer(payment)
@@ -95,51 +114,117 @@ class Payments:
             raise PaymentNotFound(payment_id=payment_id)
         return _payment(row)
 
-    async def list_all(self, page: Page) -> list[Payment]:
-        """Returns everybody's payments."""
-        rows = await self._database.fetch(_LIST_PAYMENTS, page.before, page.rows)
+    async def list_all(self, state: State | None, page: Page) -> list[Payment]:
+        """Returns everybody's payments, in a state or in any."""
+        if state is None:
+            rows = await self._database.fetch(_LIST_PAYMENTS, page.before, page.rows)
+        else:
+            rows = await self._database.fetch(_LIST_PAYMENTS_IN, page.before, page.rows, state.name)
         return [_payment(row) for row in rows]
 
-    async def list_of(self, user_id: str, page: Page) -> list[Payment]:
-        """Returns the payments that a user makes or receives."""
-        rows = await self._database.fetch(_LIST_PAYMENTS_OF, page.before, page.rows, user_id)
+    async def list_of(self, user_id: str, state: State | None, page: Page) -> list[Payment]:
+        """Returns the payments that a user makes or receives, in a state or in any."""
+        wanted = state.name if state else None
+        rows = await self._database.fetch(_LIST_PAYMENTS_OF, page.before, page.rows, user_id, wanted)
         return [_payment(row) for row in rows]
 
-    async def changes(self, payment_id: str, after: int) -> list[Change]:
+    async def changes(self, payment: Payment, after: int) -> list[Change]:
         """Returns a payment's changes after a sequence, oldest first."""
-        rows = await self._database.fetch(_LIST_EVENTS, payment_id, after)
-        return [Change(row["sequence"], State[row["state"]], row["state_reason"], row["create_time"]) for row in rows]
+        rows = await self._database.fetch(_LIST_EVENTS, payment.id, after)
+        return [_change(row, payment.amount.currency_code) for row in rows]
 
-    async def claim_due(self, limit: int) -> list[str]:
-        """Returns payments to settle now. Each comes again, later every time, until it is settled or failed."""
-        return [row["id"] for row in await self._database.fetch(_CLAIM_DUE, limit)]
+    async def change(self, payment_id: str, step: Step) -> Payment:
+        """Takes one step in a payment's life and moves the money that goes with it. Returns the payment after it.
+
+        Raises PaymentNotFound, what `step` raises, and for a refund InsufficientFunds or BalanceLimitExceeded.
+        """
+        async with self._outbox.transaction() as connection:
+            return await self._change(connection, payment_id, step)
+
+    async def change_once(self, payment_id: str, step: Step, answer: Callable[[Payment], Answer]) -> Answer:
+        """Does what `change` does, records the answer to the request for it, and returns that."""
+        async with self._outbox.transaction() as connection:
+            answered = answer(await self._change(connection, payment_id, step))
+            await idempotency.record(connection, answered)
+        return answered
 
     async def settle(self, payment_id: str, now: datetime) -> None:
         """Moves the money of an AUTHORIZED payment, or releases it where the payee's account cannot take it."""
         async with self._outbox.transaction() as connection:
-            row = await connection.fetchrow(_GET_PAYMENT + " FOR UPDATE", payment_id)
-            if row is None or row["state"] != State.AUTHORIZED.name:
+            before = await _lock(connection, payment_id)
+            if before.state is not State.AUTHORIZED:
                 return
-            payment = _payment(row)
-            accounts = await ledger.lock(connection, payment.payer_account_id, payment.payee_account_id)
-            await ledger.release(connection, payment.payer_account_id, payment.amount)
+            accounts = await ledger.lock(connection, before.payer_account_id, before.payee_account_id)
             try:
-                accounts[payment.payee_account_id].receives(payment.amount)
+                accounts[before.payee_account_id].receives(before.amount)
             except BalanceLimitExceeded as error:
-                payment = payment.became(State.FAILED, error.reason, now)
+                await self._become(connection, before, before.failed(error.reason, now))
             else:
-                minor, currency = payment.amount.minor, payment.amount.currency_code
-                moved = {payment.payer_account_id: -minor, payment.payee_account_id: minor}
-                await ledger.post(connection, "PAYMENT", payment.id, currency, moved, now)
-                payment = payment.became(State.SETTLED, "", now)
-            await connection.execute(
-                _UPDATE_PAYMENT, payment.id, payment.state.name, payment.state_reason, payment.sequence, now
-            )
-            await self._tell(connection, payment)
+                await self._become(connection, before, before.settled(now))
+
+    async def claim_due(self, limit: int) -> list[str]:
+        """Returns payments to settle now. Those that are not settled, for a crash, say, come again after a while."""
+        return [row["id"] for row in await self._database.fetch(_CLAIM_DUE, limit, _LEASE_SECONDS)]
+
+    async def postpone(self, payment_id: str) -> int:
+        """Notes that a payment could not be settled: it comes again, later every time. Returns how often it failed."""
+        row = await self._database.fetchrow(_POSTPONE, payment_id, _LONGEST_WAIT)
+        return row["settle_failures"] if row else 0
+
+    async def expired(self, limit: int) -> list[str]:
+        """Returns payments whose review took too long."""
+        return [row["id"] for row in await self._database.fetch(_LIST_EXPIRED, limit)]
+
+    async def _change(self, connection: Connection, payment_id: str, step: Step) -> Payment:
+        before = await _lock(connection, payment_id)
+        after = step(before)
+        await self._become(connection, before, after)
+        return after
+
+    async def _become(self, connection: Connection, before: Payment, after: Payment) -> None:
+        await _move_money(connection, before, after)
+        await connection.execute(
+            _UPDATE_PAYMENT,
+            after.id,
+            after.state.name,
+            after.state_reason,
+            after.sequence,
+            after.update_time,
+            after.refunded_minor,
+            after.update_time if after.state is State.AUTHORIZED else None,
+            after.review_expire_time,
+        )
+        await self._tell(connection, after)
 
     async def _tell(self, connection: Connection, payment: Payment) -> None:
         """Tells others of the state that a payment came to. (The database writes its own event by a trigger.)"""
         await self._outbox.add(connection, payment.id, payment.sequence, events.to_proto(payment, payment.change()))
+
+
+async def _lock(connection: Connection, payment_id: str) -> Payment:
+    """Returns a payment, as nobody else can change it before the transaction ends. Raises PaymentNotFound."""
+    row = await connection.fetchrow(_LOCK_PAYMENT, payment_id)
+    if row is None:
+        raise PaymentNotFound(payment_id=payment_id)
+    return _payment(row)
+
+
+async def _move_money(connection: Connection, before: Payment, after: Payment) -> None:
+    """Does to the accounts what a step in a payment's life means."""
+    released = before.state.holds_money and not after.state.holds_money
+    back = Money(after.amount.currency_code, after.refunded_minor - before.refunded_minor)
+    if not released and not back.minor:
+        return
+    payer, payee = after.payer_account_id, after.payee_account_id
+    accounts = await ledger.lock(connection, payer, payee)
+    if released:
+        await ledger.release(connection, payer, after.amount)
+    if released and after.state is State.SETTLED:
+        await ledger.transfer(connection, "PAYMENT", after.id, payer, payee, after.amount, after.update_time)
+    if back.minor:
+        accounts[payee].gives(back)
+        accounts[payer].receives(back)
+        await ledger.transfer(connection, "REFUND", after.id, payee, payer, back, after.update_time)
 
 
 def _payment(row: asyncpg.Record) -> Payment:
@@ -158,4 +243,11 @@ def _payment(row: asyncpg.Record) -> Payment:
         sequence=row["sequence"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        refunded_minor=row["refunded"],
+        review_expire_time=row["review_expire_time"],
     )
+
+
+def _change(row: asyncpg.Record, currency_code: str) -> Change:
+    refunded = Money(currency_code, row["refunded"])
+    return Change(row["sequence"], State[row["state"]], row["state_reason"], refunded, row["create_time"])

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from services.payment.domain import Change, Payment
 from services.payment.store import Payments
 from services.runtime import deadline
-from services.runtime.events import Bus
+from services.runtime.bus import Bus
 
 HEARTBEAT_SECONDS = 15.0
 LOOK_SECONDS = 3.0
@@ -48,19 +48,19 @@ class Watch:
         wake = asyncio.Event()
         self._watchers[payment.id].add(wake)
         try:
-            async for change in self._follow(payment.id, after, wake):
+            async for change in self._follow(payment, after, wake):
                 yield change
         finally:
             self._watchers[payment.id].discard(wake)
             if not self._watchers[payment.id]:
                 del self._watchers[payment.id]
 
-    async def _follow(self, payment_id: str, after: int, wake: asyncio.Event) -> AsyncGenerator[Change | None]:
+    async def _follow(self, payment: Payment, after: int, wake: asyncio.Event) -> AsyncGenerator[Change | None]:
         loop = asyncio.get_running_loop()
         heartbeat = loop.time() + HEARTBEAT_SECONDS
         while True:
             wake.clear()
-            changes = await self._payments.changes(payment_id, after)
+            changes = await self._payments.changes(payment, after)
             for change in changes:
                 yield change
                 after = change.sequence

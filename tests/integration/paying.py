@@ -15,19 +15,22 @@ from payment.v1 import invoice_pb2_grpc, payment_pb2, payment_pb2_grpc
 
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
-from services.payment.domain import Party, State, Verdict
+from services.payment.domain import State, Verdict
 from services.payment.invoices.service import InvoiceService
 from services.payment.invoices.store import Invoices
 from services.payment.ledger.domain import Money
 from services.payment.ledger.service import AccountService
 from services.payment.ledger.store import Ledger
+from services.payment.parties import Party
+from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
 from services.payment.watch import Watch
 from services.runtime import idempotency
-from services.runtime.events import Bus, Outbox, open_bus
+from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from tests.integration.serving import As, identity, serving
 
@@ -91,8 +94,14 @@ class House:
         """Without the settlement worker for a while."""
         if self.settling:
             self.settling.cancel()
-        yield
-        self.settling = asyncio.create_task(Settlement(self.payments).run())
+            await asyncio.gather(self.settling, return_exceptions=True)
+        try:
+            yield
+        finally:
+            self.settling = asyncio.create_task(Settlement(self.payments).run())
+
+    def officer(self, user_id: str = "usr_officer", *roles: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
+        return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "officer", *roles))
 
     def pays(self, user_id: str, **metadata: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
         return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "customer", **metadata))
@@ -142,7 +151,13 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         watch = Watch(payments, bus)
         made = House(edge=None, database=database, bus=bus, payments=payments)  # type: ignore[arg-type]  # set below
         authorization = Authorization(
-            made.users, made.compliance, made.documents, ledger, payments, timedelta(milliseconds=50)
+            made.users,
+            made.compliance,
+            made.documents,
+            ledger,
+            payments,
+            settlement_delay=timedelta(milliseconds=50),
+            review_expire=timedelta(days=7),
         )
         payment_service = PaymentService(authorization, payments, watch)
         register = [
@@ -157,7 +172,7 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         port = await stack.enter_async_context(serving(register, certificates, "payment", layer))
         made.edge = As(port, certificates, "payment")
         stack.push_async_callback(made.edge.close)
-        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run())]
+        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run(), Reviews(payments).run())]
         async with made.settling_paused():
             pass  # it begins afterwards
         yield made

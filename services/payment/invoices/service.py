@@ -11,10 +11,10 @@ from services.payment import money
 from services.payment import service as payments
 from services.payment.authorization import Authorization
 from services.payment.clients import Users
-from services.payment.domain import require_parties
 from services.payment.invoices import domain
 from services.payment.invoices.domain import Invoice, InvoiceToSelf, Line, PayerNotFound, State, ToPay
 from services.payment.invoices.store import Invoices
+from services.payment.parties import require_parties
 from services.runtime import caller, paging
 from services.runtime.ids import new_id
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.runtime.errors import AlreadyExists, FailedPrecondition, NotFound, PreconditionViolation
 
 STARTING_CURRENCY = "EUR"
 LARGEST_BALANCE = 10**18
@@ -41,6 +41,18 @@ class BalanceLimitExceeded(FailedPrecondition):
     message = "Account {account_id} would hold more than an account can."
 
 
+class InsufficientFunds(FailedPrecondition):
+    """The account has less that can be spent than is to leave it."""
+
+    message = "Account {account_id} has less available than that."
+
+    def __init__(self, account_id: str) -> None:
+        description = "Less is available than is to be moved."
+        super().__init__(
+            account_id=account_id, preconditions=[PreconditionViolation("AVAILABLE_FUNDS", account_id, description)]
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Money:
     """An amount in the currency's smallest unit (ISO 4217): EUR 12.34 is 1234."""
@@ -70,6 +82,11 @@ class Account:
             raise AccountCurrencyMismatch(account_id=self.id, currency_code=amount.currency_code)
         if self.balance.minor + amount.minor > LARGEST_BALANCE:
             raise BalanceLimitExceeded(account_id=self.id)
+
+    def gives(self, amount: Money) -> None:
+        """Raises InsufficientFunds when less than this amount can be spent."""
+        if self.available.minor < amount.minor:
+            raise InsufficientFunds(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,10 @@ _ADD_ENTRIES = """
     INSERT INTO entries (id, transaction_id, account_id, currency_code, amount, payment_id, kind, create_time)
     SELECT id, $1, account_id, $2, amount, $3, $4, $5
     FROM unnest($6::text[], $7::text[], $8::bigint[]) AS entry (id, account_id, amount)"""
-_LIST_ENTRIES = "SELECT * FROM entries WHERE account_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2"
+_LIST_ENTRIES = """
+    SELECT * FROM entries WHERE account_id = $3
+        AND (position, id) < (coalesce((SELECT position FROM entries WHERE id = $1), 9223372036854775807), $1)
+    ORDER BY position DESC, id DESC LIMIT $2"""
 
 
 class Ledger:
@@ -76,7 +79,7 @@ class Ledger:
         return [_account(row) for row in rows]
 
     async def entries_of(self, account_id: str, page: Page) -> list[Entry]:
-        """Returns an account's entries."""
+        """Returns an account's entries, the last committed first."""
         rows = await self._database.fetch(_LIST_ENTRIES, page.before, page.rows, account_id)
         return [_entry(row) for row in rows]
 
@@ -95,7 +98,7 @@ class Ledger:
             currency = amount.currency_code
             await connection.execute(_OPEN_ACCOUNT, new_id("acc"), "", currency, True, now)
             clearing = await connection.fetchval(_CLEARING, currency)
-            await post(connection, "DEPOSIT", None, currency, {account_id: amount.minor, clearing: -amount.minor}, now)
+            await transfer(connection, "DEPOSIT", None, clearing, account_id, amount, now)
             row = await connection.fetchrow(_GET_ACCOUNT, account_id)
             assert row is not None  # noqa: S101  # it is locked
             answered = answer(_account(row))
@@ -118,20 +121,22 @@ async def release(connection: Connection, account_id: str, amount: Money) -> Non
     await connection.execute(_RELEASE, account_id, amount.minor)
 
 
-async def post(
+async def transfer(
     connection: Connection,
     kind: str,
     payment_id: str | None,
-    currency_code: str,
-    moved: dict[str, int],
+    from_id: str,
+    to_id: str,
+    amount: Money,
     now: datetime,
 ) -> None:
-    """Writes one ledger transaction: what each account gains (or loses), in the order of their ids."""
-    accounts = sorted(moved)
-    entry_ids = [new_id("ent") for _ in accounts]
-    amounts = [moved[account] for account in accounts]
+    """Writes one ledger transaction: an amount moves from one account to another."""
+    gained = {from_id: -amount.minor, to_id: amount.minor}
+    account_ids = sorted(gained)
+    entry_ids = [new_id("ent") for _ in account_ids]
+    amounts = [gained[account_id] for account_id in account_ids]
     await connection.execute(
-        _ADD_ENTRIES, new_id("txn"), currency_code, payment_id, kind, now, entry_ids, accounts, amounts
+        _ADD_ENTRIES, new_id("txn"), amount.currency_code, payment_id, kind, now, entry_ids, account_ids, amounts
     )
 
 

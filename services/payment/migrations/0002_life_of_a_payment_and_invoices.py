@@ -13,12 +13,23 @@ def upgrade() -> None:
             ADD COLUMN refunded bigint NOT NULL DEFAULT 0,
             ADD COLUMN invoice_id text COLLATE "C",
             ADD COLUMN review_expire_time timestamptz,  -- IN_REVIEW: when it is declined
+            ADD COLUMN settle_failures integer NOT NULL DEFAULT 0,  -- settle_attempts counted crashes, too
             ADD CONSTRAINT no_more_is_refunded_than_was_paid CHECK (refunded BETWEEN 0 AND amount);
         CREATE INDEX payments_by_state ON payments (state, id DESC);
         CREATE INDEX payments_to_expire ON payments (review_expire_time) WHERE review_expire_time IS NOT NULL;
 
         -- What was already in review when this came is not left there for ever.
         UPDATE payments SET review_expire_time = now() + interval '7 days' WHERE state = 'IN_REVIEW';
+
+        -- Nor is what replicas of the version before add.
+        CREATE FUNCTION let_review_expire() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            NEW.review_expire_time := NEW.create_time + interval '7 days';
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER let_review_expire BEFORE INSERT ON payments
+            FOR EACH ROW WHEN (NEW.state = 'IN_REVIEW' AND NEW.review_expire_time IS NULL)
+            EXECUTE FUNCTION let_review_expire();
 
         ALTER TABLE payment_events ADD COLUMN refunded bigint NOT NULL DEFAULT 0;
 
