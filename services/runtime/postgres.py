@@ -53,7 +53,10 @@ class Database:
                 yield connection
             finally:
                 await self._pool.release(connection)
-        except asyncpg.CharacterNotInRepertoireError as error:
+        except (
+            asyncpg.CharacterNotInRepertoireError,
+            asyncpg.UntranslatableCharacterError,
+        ) as error:  # the latter: in JSON
             raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
             raise DatabaseUnavailable from error
