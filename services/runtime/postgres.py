@@ -25,6 +25,7 @@ _LOST = (
     asyncpg.OperatorInterventionError,  # it is shutting down or starting up
     asyncpg.InsufficientResourcesError,
 )
+_NULL_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)  # in text, in JSON
 
 
 class DatabaseUnavailable(Unavailable):
@@ -53,10 +54,7 @@ class Database:
                 yield connection
             finally:
                 await self._pool.release(connection)
-        except (
-            asyncpg.CharacterNotInRepertoireError,
-            asyncpg.UntranslatableCharacterError,
-        ) as error:  # the latter: in JSON
+        except _NULL_CHARACTER as error:
             raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
             raise DatabaseUnavailable from error
