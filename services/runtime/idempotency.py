@@ -181,7 +181,7 @@ class _Requests:
             if running.stored is not None:
                 return _replay(call, claim, running.stored)
             if isinstance(error, _Lost):
-                raise IdempotencyKeyInUse from error
+                raise IdempotencyKeyInUse from None
             raise
         if claim.response is not None:
             running.stored = Stored(claim.request_sha256, claim.response)
@@ -204,8 +204,9 @@ async def _ended(running: _Running, until: float) -> None:
     try:
         async with asyncio.timeout_at(until):
             await running.ended.wait()
-    except TimeoutError as error:
-        raise IdempotencyKeyInUse from error
+    except TimeoutError:
+        if not running.ended.is_set():
+            raise IdempotencyKeyInUse from None
 
 
 def _replay(call: Call, claim: _Claim, stored: Stored) -> Message:

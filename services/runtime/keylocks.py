@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import asyncpg
 import structlog
 
-from services.runtime.log import failure
 from services.runtime.postgres import Database, Session
 
 STATEMENT_SECONDS = 1.0
@@ -129,7 +128,7 @@ class KeyLocks:
             async with asyncio.timeout(STATEMENT_SECONDS):
                 rows = await self._exchange(wanted)
         except Exception as error:  # whatever it is, requests can do without
-            _log.warning("keys in use are not known", **failure(error))
+            _log.warning("keys in use are not known", error=f"{type(error).__name__}: {error}")
             self._lose()
             self._paused_until = now + PAUSE_SECONDS
             return [Taken(known=False)] * len(wanted)

@@ -28,6 +28,7 @@ _EFFECTS = "CREATE TABLE effects ()"
 _LOCKS = """
     SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
     WHERE locktype = 'advisory' AND datname = current_database()"""
+_WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
@@ -111,6 +112,9 @@ class House:
 
     async def no_key_is_in_use(self) -> bool:
         return not await self.database.fetch(_LOCKS)
+
+    async def somebody_waits(self) -> bool:
+        return bool(await self.database.fetch(_WAITING))
 
     async def lose_sessions(self) -> None:
         """Ends all other connections, as the crash of a process or of Postgres does."""
@@ -250,6 +254,20 @@ async def test_a_key_is_scoped_to_its_caller_and_its_rpc(house: House) -> None:
     assert await house.effects() == 3
 
 
+@pytest.mark.parametrize("where", ["one", "other"])
+async def test_a_key_in_use_is_free_for_other_callers_and_rpcs(house: House, where: str) -> None:
+    house.one.servicer.before = halt = Halt()
+    running = asyncio.ensure_future(house.one.pay("k", user="usr_1"))
+    await halt.reached.wait()
+    house.one.servicer.before = lambda: asyncio.sleep(0)
+    async with asyncio.timeout(0.9):
+        await getattr(house, where).pay("k", user="usr_3")
+        await getattr(house, where).deposit("k", user="usr_1")
+    halt.go_on.set()
+    await running
+    assert await house.effects() == 3
+
+
 async def test_a_failed_request_stores_nothing_and_frees_its_key_for_those_who_wait(house: House) -> None:
     halt = Halt()
 
@@ -313,7 +331,9 @@ async def test_requests_go_on_while_it_is_not_known_which_keys_are_in_use(
     monkeypatch.setattr(Database, "session", away)
     answers = await asyncio.gather(*(one.pay("k") for _ in range(10) for one in (house.one, house.other)))
     assert len({answer.id for answer in answers}) == 1
-    assert await house.effects() == 1
+    begun = house.one.servicer.begun
+    assert await replayed(house.one.pay("k"))
+    assert (await house.effects(), house.one.servicer.begun) == (1, begun)
 
 
 async def test_a_request_that_fails_because_it_was_carried_out_elsewhere_is_answered_as_there(
@@ -332,18 +352,26 @@ async def test_a_request_that_fails_because_it_was_carried_out_elsewhere_is_answ
     assert await house.effects() == 1
 
 
-async def test_locks_are_taken_and_given_back_however_requests_end(house: House) -> None:
+async def test_a_lock_that_comes_when_nobody_wants_it_any_more_is_given_back(house: House) -> None:
     locks = KeyLocks(house.database)
-    keys = [Key("usr_1", "rpc", str(number)) for number in range(200)]
-    taking = [asyncio.ensure_future(locks.take(key)) for key in keys]
-    for task in taking[::2]:
-        task.cancel()
-    await asyncio.sleep(0)
-    for task in taking[1::4]:
-        task.cancel()
-    taken = await asyncio.gather(*taking, return_exceptions=True)
-    for key, one in zip(keys, taken, strict=True):
-        if not isinstance(one, BaseException):
-            assert one.known
-            locks.free(key)
+    one, other, last = (Key("usr_1", "rpc", key) for key in ("1", "2", "3"))
+
+    async with house.database.transaction() as blocking:
+        await blocking.execute("LOCK TABLE idempotency_keys")
+        taking = asyncio.ensure_future(locks.take(one))
+        await eventually(house.somebody_waits)
+        taking.cancel()  # while Postgres is at it
+
+    async def take_and_cancel() -> None:
+        await locks.take(one)
+        taking.cancel()  # when Postgres has answered
+        locks.free(one)
+
+    cancelling = asyncio.ensure_future(take_and_cancel())
+    taking = asyncio.ensure_future(locks.take(other))
+    await asyncio.gather(cancelling, taking, return_exceptions=True)
+    assert taking.cancelled()
+
+    await locks.take(last)
+    locks.free(last)
     await eventually(house.no_key_is_in_use)
