@@ -38,6 +38,7 @@ _ERROR = "Drawbridge-Error"
 _DELIVERIES = "Drawbridge-Deliveries"
 _TIME = "Drawbridge-Time"
 _LONGEST_ERROR = 500
+_GONE = 10057  # JetStream's code for deleting what is not there
 
 
 class Undeliverable(Exception):
@@ -110,10 +111,9 @@ async def replay(bus: Bus, letter: DeadLetter) -> None:
     jetstream = await bus.stream(DEADLETTER)
     try:
         await jetstream.delete_msg(DEADLETTER, letter.id)
-    except NotFoundError:
-        pass  # somebody else did the same
     except nats.errors.Error as error:
-        raise BusUnavailable from error
+        if getattr(error, "err_code", None) != _GONE:  # somebody else did the same
+            raise BusUnavailable from error
 
 
 _COLUMNS = {

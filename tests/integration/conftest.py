@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Unpack
 
 import pytest
+import structlog
 
 from scripts.stack import certificates as issuer
 from scripts.stack import nats, ports, postgres
@@ -19,6 +20,13 @@ from scripts.stack.folder import RunFolder, run_folder
 from services.runtime import migrate
 
 FreshDatabase = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_tracebacks() -> None:
+    """By default structlog takes a third of a second to print one in colours, with the values of variables."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])
 
 
 @pytest.fixture(scope="session")
