@@ -1,10 +1,10 @@
 # `make` lists the commands. What they do is in scripts/; each first makes what it needs (scripts/setup).
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check generate manifests breaking lock clean setup
+.PHONY: help demo up down status logs deadletters test check generate manifests breaking lock clean setup
 python := .venv/bin/python
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: setup ## show a payment from sign-up to settlement, through the edge (starts what is needed)
 	@$(python) -m scripts.demo
@@ -20,6 +20,9 @@ status: setup ## tell what runs
 
 logs: setup ## print the logs, and follow them on a terminal
 	@$(python) -m scripts.stack logs
+
+deadletters: setup ## list the events that no consumer could handle; try them again: REPLAY=all, or ids
+	@$(python) -m scripts.stack deadletters
 
 test: setup ## run all tests, beside a running system; tests/compose where a Docker engine answers
 	@scripts/test

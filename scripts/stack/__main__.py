@@ -1,7 +1,7 @@
-"""The native stack from the command line: python -m scripts.stack up|down|status|logs|clean.
+"""The native stack from the command line: python -m scripts.stack up|down|status|logs|deadletters|clean.
 
 EDGE_PORT (8080) and EDGE_TLS_PORT (8443) say where the edge listens, 0 being any free port; RUN_DIR (.run) is the
-folder of everything the stack writes.
+folder of everything the stack writes; REPLAY (all, or ids) says which dead letters to replay rather than list.
 """
 
 import sys
@@ -10,6 +10,7 @@ from scripts.stack.folder import StackError, missing
 
 try:
     from scripts.stack import commands
+    from scripts.stack.deadletters import deadletters
 except ModuleNotFoundError as error:
     sys.exit(str(missing(error.name or str(error))))
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "down": commands.down,
     "status": commands.status,
     "logs": commands.logs,
+    "deadletters": deadletters,
     "clean": commands.clean,
 }
 

@@ -141,7 +141,7 @@ async def _list(bus: Bus) -> None:
         print("There are no dead letters.")
         return
     print(_row("ID", list(_COLUMNS)), *map(_told, letters), sep="\n")
-    print("\nTo try one again, or all, once what failed is mended: replay ID..., or replay all.")
+    print("\nTo try them again, once what failed is mended: replay all, or replay ID... (make deadletters REPLAY=all)")
 
 
 async def _replay(bus: Bus, wanted: set[str]) -> None:
