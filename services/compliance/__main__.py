@@ -11,8 +11,8 @@ from services.compliance.sanctions import Sanctions
 from services.compliance.service import ComplianceService
 from services.compliance.store import Profiles, SanctionsList, Screenings
 from services.runtime import config, sweep
+from services.runtime.bus import open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
-from services.runtime.events import open_bus
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity

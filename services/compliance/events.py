@@ -7,7 +7,8 @@ from user.v1 import user_pb2
 
 from services.compliance.domain import Profile
 from services.compliance.store import Profiles
-from services.runtime.events import Bus, consume
+from services.runtime.bus import Bus
+from services.runtime.consumer import consume
 from services.runtime.postgres import Connection, Database
 
 

@@ -8,8 +8,9 @@ from pydantic import Field, SecretStr
 from user.v1 import user_pb2_grpc
 
 from services.runtime import config
+from services.runtime.bus import open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
-from services.runtime.events import Outbox, open_bus
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity

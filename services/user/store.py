@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from services.runtime.events import Outbox
+from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
 from services.runtime.postgres import Database
 from services.runtime.sweep import Sweep

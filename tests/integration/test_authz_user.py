@@ -16,7 +16,8 @@ from user.v1 import user_pb2, user_pb2_grpc
 
 from authz.jwks import LARGEST_SET, BadKeySet, Keys, download
 from authz.tokens import InvalidToken, Tokens
-from services.runtime.events import Outbox, open_bus
+from services.runtime.bus import open_bus
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.user.admin import FirstAdmin
 from services.user.authentication import Authentication

@@ -23,7 +23,7 @@ from services.compliance.events import follow_users
 from services.compliance.sanctions import Sanctions, SanctionsListNotLoaded
 from services.compliance.service import ComplianceService
 from services.compliance.store import Profiles, SanctionsList, Screenings
-from services.runtime.events import MESSAGE_ID, Bus, open_bus
+from services.runtime.bus import MESSAGE_ID, Bus, open_bus
 from services.runtime.ids import new_id
 from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase

@@ -16,8 +16,9 @@ from google.protobuf import field_mask_pb2
 from google.type import date_pb2
 from user.v1 import user_pb2, user_pb2_grpc
 
-from services.runtime.events import Outbox, open_bus
+from services.runtime.bus import open_bus
 from services.runtime.ids import new_id
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.user.admin import FirstAdmin
 from services.user.authentication import Authentication
