@@ -1,9 +1,9 @@
 """Idempotency keys: once is once, whatever is repeated, at the same time, on whichever replica, through crashes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from google.type.money_pb2 import Money
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from services.runtime import idempotency
+from services.runtime.contract import Method
 from services.runtime.errors import FailedPrecondition
 from services.runtime.ids import new_id
 from services.runtime.keylocks import Key, KeyLocks
 from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
-from tests.integration.serving import As, detail, reason, serving, trailers
+from tests.integration.serving import METHODS, As, detail, reason, serving, trailers
 from tests.waiting import eventually
 
 _EFFECTS = "CREATE TABLE effects ()"
@@ -103,6 +104,7 @@ class Halt:
 class House:
     """Replicas that share a database."""
 
+    url: str
     database: Database
     one: Replica
     other: Replica
@@ -122,14 +124,14 @@ class House:
 
 
 @asynccontextmanager
-async def replica(url: str, certificates: Path) -> AsyncIterator[Replica]:
+async def replica(url: str, certificates: Path, methods: Mapping[str, Method] = METHODS) -> AsyncIterator[Replica]:
     async with open_database(url) as database:
         servicer = Payments(database)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, servicer),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, servicer),
         ]
-        async with serving(register, certificates, "payment", idempotency.interceptor(database)) as port:
+        async with serving(register, certificates, "payment", idempotency.interceptor(database), methods) as port:
             edge = As(port, certificates, "payment")
             yield Replica(servicer, edge)
             await edge.close()
@@ -142,7 +144,7 @@ async def house(fresh_database: FreshDatabase, certificates: Path) -> AsyncItera
         database = await stack.enter_async_context(open_database(url))
         await database.execute(_EFFECTS)
         one, other = [await stack.enter_async_context(replica(url, certificates)) for _ in range(2)]
-        yield House(database, one, other)
+        yield House(url, database, one, other)
 
 
 async def refusal(call: Any) -> grpc.aio.AioRpcError:
@@ -294,6 +296,19 @@ async def test_a_request_whose_client_is_gone_frees_its_key(house: House) -> Non
     beginning.cancel()
     await eventually(house.no_key_is_in_use)
     assert not await replayed(house.other.pay("k"))
+    assert await house.effects() == 1
+
+
+async def test_nobody_waits_beyond_the_deadline_and_what_is_ended_by_it_frees_its_key(
+    house: House, certificates: Path
+) -> None:
+    short = {rpc: replace(method, deadline=0.5) for rpc, method in METHODS.items()}
+    async with replica(house.url, certificates, short) as one:
+        one.servicer.before = halt = Halt()
+        calls = await asyncio.gather(*(refusal(one.pay("k")) for _ in range(2)))
+        assert sorted(map(reason, calls)) == ["DEADLINE_PASSED", _IN_USE]
+        halt.go_on.set()
+        assert not await replayed(one.pay("k"))
     assert await house.effects() == 1
 
 
