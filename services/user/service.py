@@ -68,6 +68,12 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         users = await self._users.get_all(request.user_ids)
         return user_pb2.BatchGetUsersResponse(users=map(_summary, users))
 
+    async def BatchGetContacts(
+        self, request: user_pb2.BatchGetContactsRequest, _: Context
+    ) -> user_pb2.BatchGetContactsResponse:
+        active = (user for user in await self._users.get_all(request.user_ids) if user.state is State.ACTIVE)
+        return user_pb2.BatchGetContactsResponse(contacts=map(_contact, active))
+
 
 class SessionService(user_pb2_grpc.SessionServiceServicer):
     """See proto/user/v1/user.proto."""
@@ -140,6 +146,10 @@ def _summary(user: User) -> user_pb2.UserSummary:
         country=user.profile.country,
         state=user_pb2.User.State.ValueType(user.state.value),
     )
+
+
+def _contact(user: User) -> user_pb2.Contact:
+    return user_pb2.Contact(user_id=user.id, display_name=user.profile.display_name, email=user.email)
 
 
 def _session(tokens: Tokens) -> user_pb2.Session:

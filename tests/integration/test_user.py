@@ -39,6 +39,7 @@ class House:
 
     edge: As
     payment: As
+    notification: As
     database: Database
     users: Users
     passwords: Passwords
@@ -100,10 +101,12 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
             partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
         ]
         port = await stack.enter_async_context(serving(register, certificates, "user"))
-        edge, payment = As(port, certificates, "user"), As(port, certificates, "user", peer="payment")
-        stack.push_async_callback(edge.close)
-        stack.push_async_callback(payment.close)
-        yield House(edge, payment, database, users, passwords)
+        edge, payment, notification = (
+            As(port, certificates, "user", peer) for peer in ("edge", "payment", "notification")
+        )
+        for peer in (edge, payment, notification):
+            stack.push_async_callback(peer.close)
+        yield House(edge, payment, notification, database, users, passwords)
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -340,6 +343,16 @@ async def test_payment_learns_of_users_what_it_needs_and_nobody_else_does(house:
     [summary] = (await user_pb2_grpc.UserServiceStub(house.payment.user()).BatchGetUsers(request)).users
     assert (summary.id, summary.display_name, summary.country) == (user.id, "Ada Byron", "GB")
     assert reason(await refused(house.users_as("usr_admin", "admin").BatchGetUsers(request))) == "CALLER_NOT_ALLOWED"
+
+
+async def test_notification_learns_where_active_users_can_be_written_to_and_nobody_else_does(house: House) -> None:
+    user, gone = await house.sign_up(), await house.sign_up()
+    await house.update(gone, "state", by=("usr_admin", "admin"), user_id=gone.id, state=user_pb2.User.SUSPENDED)
+    request = user_pb2.BatchGetContactsRequest(user_ids=[user.id, gone.id, "usr_none"])
+    answer = await user_pb2_grpc.UserServiceStub(house.notification.user()).BatchGetContacts(request)
+    assert list(answer.contacts) == [user_pb2.Contact(user_id=user.id, display_name="Ada Byron", email=user.email)]
+    payment = user_pb2_grpc.UserServiceStub(house.payment.user())
+    assert reason(await refused(payment.BatchGetContacts(request))) == "CALLER_NOT_ALLOWED"
 
 
 async def test_the_first_admin_is_made_once_by_all_replicas_and_keeps_their_password(house: House) -> None:
