@@ -1,4 +1,4 @@
-"""What users are told about their payments.
+"""What users are told about their payments: in the app, by e-mail, SMS, push message and webhook.
 
-Owns notifications. Calls nobody, emits nothing; listens to PaymentEvent.
+Owns notifications, preferences, webhooks and deliveries. Calls user, emits nothing; listens to PaymentEvent.
 """

@@ -1,5 +1,6 @@
 """What notification hears of payments."""
 
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC
 from functools import partial
 
@@ -7,38 +8,86 @@ from google.type.money_pb2 import Money
 from iso4217 import Currency
 from payment.v1 import payment_pb2
 
+from services.notification.delivery.domain import Message
+from services.notification.delivery.store import Deliveries
 from services.notification.domain import PaymentChange, notifications
-from services.notification.store import Notifications
-from services.runtime.events import Bus, consume
+from services.notification.store import Notifications, PreferencesOfUsers
+from services.runtime.bus import Bus
+from services.runtime.consumer import consume
 from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database
 
 _NANO_DIGITS = 9
 
+Tell = Callable[[Connection, payment_pb2.PaymentEvent], Awaitable[None]]
+"""Writes, in the transaction that handles an event, what is to be told of it."""
 
-async def follow_payments(bus: Bus, database: Database, store: Notifications) -> None:
+
+async def follow_payments(bus: Bus, database: Database, *tellers: Tell) -> None:
     """Tells users about the changes of their payments, for ever."""
 
     async def handle(connection: Connection, event: payment_pb2.PaymentEvent) -> None:
-        for notification in notifications(read(event), partial(new_id, "ntf")):
-            await store.add(connection, notification)
+        for tell in tellers:
+            await tell(connection, event)
 
     await consume(
         bus, database, stream="payment", consumer="notification", message=payment_pb2.PaymentEvent, handle=handle
     )
 
 
+class Telling:
+    """Tells payer and payee in sentences: in the app, and by the channels that they want and that there are."""
+
+    def __init__(
+        self,
+        notifications: Notifications,
+        preferences: PreferencesOfUsers,
+        deliveries: Deliveries,
+        channels: Collection[str],
+    ) -> None:
+        self._notifications = notifications
+        self._preferences = preferences
+        self._deliveries = deliveries
+        self._channels = channels
+
+    async def tell(self, connection: Connection, event: payment_pb2.PaymentEvent) -> None:
+        """Writes what users are told of an event."""
+        change = read(event)
+        told = list(notifications(change, partial(new_id, "ntf")))
+        preferences = await self._preferences.of(connection, [one.user_id for one in told])
+        await self._notifications.add(connection, [one for one in told if preferences[one.user_id].in_app])
+        messages = [
+            Message(
+                user_id=one.user_id,
+                channel=channel,
+                event_id=change.event_id,
+                event_type=change.event_type,
+                payment_id=change.payment_id,
+                body=one.text,
+            )
+            for one in told
+            for channel in sorted(preferences[one.user_id].channels.intersection(self._channels))
+        ]
+        await self._deliveries.add(connection, messages)
+
+
 def read(event: payment_pb2.PaymentEvent) -> PaymentChange:
-    """Reads an event."""
+    """Reads an event. Raises ValueError where its state or its currency is none that this release knows."""
     return PaymentChange(
         payment_id=event.payment_id,
+        sequence=event.sequence,
         state=payment_pb2.Payment.State.Name(event.state),
         state_reason=event.state_reason,
         payer_id=event.payer_id,
         payee_id=event.payee_id,
         amount=_as_people_write(event.amount),
+        refunded=_as_people_write(event.refunded_amount) if _is_some(event.refunded_amount) else "",
         create_time=event.create_time.ToDatetime(UTC),
     )
+
+
+def _is_some(amount: Money) -> bool:
+    return bool(amount.units or amount.nanos)
 
 
 def _as_people_write(amount: Money) -> str:

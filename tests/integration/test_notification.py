@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc import error_details_pb2
 from google.type.money_pb2 import Money
 from notification.v1 import notification_pb2, notification_pb2_grpc
 from payment.v1.payment_pb2 import Payment, PaymentEvent
 
-from services.notification.events import follow_payments
+from services.notification.delivery.store import Deliveries
+from services.notification.events import Telling, follow_payments
 from services.notification.service import NotificationService
-from services.notification.store import Notifications
-from services.runtime.events import MESSAGE_ID, Bus, open_bus
+from services.notification.store import Notifications, PreferencesOfUsers
+from services.runtime.bus import MESSAGE_ID, Bus, open_bus
 from services.runtime.ids import new_id
-from services.runtime.postgres import open_database
+from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
-from tests.integration.serving import As, identity, reason, serving
+from tests.integration.serving import As, detail, identity, reason, serving
 from tests.waiting import eventually
 
 
@@ -31,12 +35,25 @@ class House:
 
     edge: As
     bus: Bus
+    database: Database
 
-    async def list_of(self, user_id: str, size: int = 0, token: str = "") -> notification_pb2.ListNotificationsResponse:
-        stub: notification_pb2_grpc.NotificationServiceAsyncStub = notification_pb2_grpc.NotificationServiceStub(
-            self.edge.user(user_id)
+    def of(self, user_id: str) -> "notification_pb2_grpc.NotificationServiceAsyncStub":
+        return notification_pb2_grpc.NotificationServiceStub(self.edge.user(user_id))
+
+    async def list_of(
+        self, user_id: str, size: int = 0, token: str = "", *, unread_only: bool = False
+    ) -> notification_pb2.ListNotificationsResponse:
+        return await self.of(user_id).ListNotifications(
+            notification_pb2.ListNotificationsRequest(page_size=size, page_token=token, unread_only=unread_only)
         )
-        return await stub.ListNotifications(notification_pb2.ListNotificationsRequest(page_size=size, page_token=token))
+
+    async def unread(self, user_id: str) -> int:
+        return (await self.of(user_id).GetUnreadCount(notification_pb2.GetUnreadCountRequest())).unread_count
+
+    async def update(self, user_id: str, *mask: str, **values: Any) -> notification_pb2.Preferences:
+        preferences = notification_pb2.Preferences(**values)
+        request = notification_pb2.UpdatePreferencesRequest(preferences=preferences, update_mask=FieldMask(paths=mask))
+        return await self.of(user_id).UpdatePreferences(request)
 
     async def tell(self, event: PaymentEvent) -> None:
         """Publishes an event as the payment service does."""
@@ -73,16 +90,16 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(fresh_database("notification")))
         bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "notification")))
-        store = Notifications(database)
-        register = [
-            partial(notification_pb2_grpc.add_NotificationServiceServicer_to_server, NotificationService(store))
-        ]
+        store, preferences = Notifications(database), PreferencesOfUsers(database)
+        servicer = NotificationService(store, preferences)
+        register = [partial(notification_pb2_grpc.add_NotificationServiceServicer_to_server, servicer)]
         port = await stack.enter_async_context(serving(register, certificates, "notification"))
         edge = As(port, certificates, "notification")
         stack.push_async_callback(edge.close)
-        following = asyncio.create_task(follow_payments(bus, database, store))
+        telling = Telling(store, preferences, Deliveries(database), {"EMAIL", "SMS"})
+        following = asyncio.create_task(follow_payments(bus, database, telling.tell))
         await eventually(partial(bus.stream, "payment"))
-        yield House(edge, bus)
+        yield House(edge, bus, database)
         following.cancel()
 
 
@@ -96,6 +113,7 @@ async def test_payer_and_payee_are_told_about_a_payment_that_settles(house: Hous
     [received] = await house.told(payee, 1)
     assert (received.kind, received.text) == ("PAYMENT_SETTLED", "You received 42.50 EUR.")
     assert received.id.startswith("ntf_")
+    assert not received.HasField("read_time")
 
 
 async def test_a_list_comes_in_pages_newest_first_and_only_to_its_user(house: House) -> None:
@@ -111,3 +129,120 @@ async def test_a_list_comes_in_pages_newest_first_and_only_to_its_user(house: Ho
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await house.list_of(payee, token=first.next_page_token)
     assert reason(refused.value) == "INVALID_PAGE_TOKEN"
+
+
+async def told_of(house: House, payments: int) -> tuple[str, list[notification_pb2.Notification]]:
+    """A payer who has been told of so many payments, and what, newest first."""
+    payer = new_id("usr")
+    for _ in range(payments):
+        await house.tell(became(new_id("pay"), 1, Payment.AUTHORIZED, payer, new_id("usr")))
+    return payer, await house.told(payer, payments)
+
+
+async def test_what_is_read_is_no_longer_counted_and_stays_read(house: House) -> None:
+    payer, [third, second, first] = await told_of(house, 3)
+    assert await house.unread(payer) == 3
+    request = notification_pb2.ReadNotificationRequest(notification_id=second.id)
+    read = await house.of(payer).ReadNotification(request)
+    assert read.HasField("read_time")
+    assert await house.of(payer).ReadNotification(request) == read
+    assert await house.unread(payer) == 2
+    assert list((await house.list_of(payer)).notifications) == [third, read, first]
+    assert list((await house.list_of(payer, unread_only=True)).notifications) == [third, first]
+
+
+async def test_everything_can_be_read_at_once(house: House) -> None:
+    payer, [second, first] = await told_of(house, 2)
+    other, _ = await told_of(house, 1)
+    read = await house.of(payer).ReadNotification(notification_pb2.ReadNotificationRequest(notification_id=first.id))
+    left = await house.of(payer).ReadAllNotifications(notification_pb2.ReadAllNotificationsRequest())
+    assert (left.unread_count, await house.unread(payer), await house.unread(other)) == (0, 0, 1)
+    now_second, now_first = (await house.list_of(payer)).notifications
+    assert now_first.read_time == read.read_time
+    assert now_second.id == second.id
+    assert now_second.HasField("read_time")
+
+
+async def test_a_notification_of_somebody_else_is_not_there_to_be_read(house: House) -> None:
+    payer, [mine] = await told_of(house, 1)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.of(new_id("usr")).ReadNotification(
+            notification_pb2.ReadNotificationRequest(notification_id=mine.id)
+        )
+    assert reason(refused.value) == "NOTIFICATION_NOT_FOUND"
+    assert await house.unread(payer) == 1
+
+
+async def test_a_page_of_the_unread_does_not_continue_the_list_of_all(house: House) -> None:
+    payer, _ = await told_of(house, 2)
+    unread = await house.list_of(payer, size=1, unread_only=True)
+    assert (await house.list_of(payer, size=1, token=unread.next_page_token, unread_only=True)).notifications
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.list_of(payer, size=1, token=unread.next_page_token)
+    assert reason(refused.value) == "INVALID_PAGE_TOKEN"
+
+
+async def test_who_never_said_otherwise_is_told_in_the_app_and_by_email(house: House) -> None:
+    preferences = await house.of(new_id("usr")).GetPreferences(notification_pb2.GetPreferencesRequest())
+    assert (preferences.in_app, preferences.email, preferences.sms, preferences.push) == (True, True, False, False)
+    assert (preferences.phone_number, preferences.push_token) == ("", "")
+    assert not preferences.HasField("update_time")
+
+
+async def test_preferences_change_in_what_is_set_or_in_what_the_mask_names(house: House) -> None:
+    user = new_id("usr")
+    assert not (await house.update(user, email=False)).email
+    changed = await house.update(user, "sms", "phone_number", sms=True, phone_number="+4915112345678", in_app=False)
+    assert (changed.email, changed.sms, changed.in_app) == (False, True, True)
+    assert changed.HasField("update_time")
+    assert await house.of(user).GetPreferences(notification_pb2.GetPreferencesRequest()) == changed
+    assert (await house.update(user, "email")).email, "named without a value: the default again"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.update(user, "update_time")
+    assert reason(refused.value) == "INVALID_UPDATE_MASK"
+
+
+@pytest.mark.parametrize(("channel", "address"), [("sms", "phone_number"), ("push", "push_token")])
+async def test_a_channel_needs_an_address_as_long_as_it_is_on(house: House, channel: str, address: str) -> None:
+    user = new_id("usr")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.update(user, **{channel: True})
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert reason(refused.value) == "CHANNEL_ADDRESS_REQUIRED"
+    [violation] = detail(refused.value, error_details_pb2.PreconditionFailure()).violations
+    assert violation.subject == channel
+    await house.update(user, **{channel: True, address: "+4915112345678"})
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await house.update(user, address)
+    assert reason(refused.value) == "CHANNEL_ADDRESS_REQUIRED"
+    await house.update(user, channel, address)
+
+
+async def test_of_two_updates_of_the_same_preferences_one_wins(house: House) -> None:
+    user = new_id("usr")
+    etag = (await house.of(user).GetPreferences(notification_pb2.GetPreferencesRequest())).etag
+    answers = await asyncio.gather(
+        *(house.update(user, etag=etag, push_token=f"device {number}", push=True) for number in range(5)),
+        return_exceptions=True,
+    )
+    [won] = [answer for answer in answers if not isinstance(answer, BaseException)]
+    lost = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert {reason(answer) for answer in lost} == {"ETAG_MISMATCH"}
+    assert await house.of(user).GetPreferences(notification_pb2.GetPreferencesRequest()) == won
+    assert await house.update(user, etag=won.etag, push_token=won.push_token) == won, "nothing new, nothing changed"
+
+
+async def test_each_is_told_by_the_channels_that_are_wanted_and_that_there_are(house: House) -> None:
+    payer, payee, payment_id = new_id("usr"), new_id("usr"), new_id("pay")
+    await house.update(payer, in_app=False, sms=True, phone_number="+4915112345678", push=True, push_token="device")
+    await house.update(payee, email=False)
+    await house.tell(became(payment_id, 1, Payment.SETTLED, payer, payee))
+    [received] = await house.told(payee, 1)
+    assert received.payment_id == payment_id
+    rows = await house.database.fetch("SELECT * FROM deliveries WHERE payment_id = $1 ORDER BY channel", payment_id)
+    assert [(row["user_id"], row["channel"], row["body"]) for row in rows] == [
+        (payer, "EMAIL", "You paid 42.50 EUR."),
+        (payer, "SMS", "You paid 42.50 EUR."),
+    ]
+    assert {(row["event_id"], row["event_type"]) for row in rows} == {(f"payment.{payment_id}.1", "payment.settled")}
+    assert not (await house.list_of(payer)).notifications

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-EMAIL, SMS, PUSH, WEBHOOK = "EMAIL", "SMS", "PUSH", "WEBHOOK"
+CHANNELS = EMAIL, SMS, PUSH, WEBHOOK = ("EMAIL", "SMS", "PUSH", "WEBHOOK")
 
 GIVE_UP = timedelta(days=3)
 """How old a delivery may become before a failed attempt is the last one."""

@@ -7,9 +7,12 @@ from datetime import timedelta
 from services.notification.delivery.domain import Delivery, Message, Outcome
 from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database
+from services.runtime.sweep import Sweep
 
 LEASE = timedelta(seconds=60)
 """After how long a delivery is tried again whose worker is gone. Longer than an attempt takes."""
+KEPT = timedelta(days=30)
+"""For how long what became of a delivery can be looked up. It is done long before."""
 _COMMITTED_SECONDS = 0.02
 """How soon after it was added a delivery is usually committed. One that is not is found when the worker next looks."""
 
@@ -84,3 +87,7 @@ class Deliveries:
         await self._database.execute(
             _RECORD, delivery.id, delivery.attempts, outcome.state, outcome.response_status, outcome.error, outcome.wait
         )
+
+    def sweep(self) -> Sweep:
+        """Returns the sweep of what was done with long ago."""
+        return Sweep(self._database, "deliveries", "create_time", KEPT)

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from services.notification.delivery import domain
-from services.notification.delivery.domain import Delivery, Outcome, TryAgain, Unsent
+from services.notification.delivery.domain import CHANNELS, Delivery, Outcome, TryAgain, Unsent
 from services.notification.delivery.store import Deliveries
 from services.runtime import caller, trace
 from services.runtime.caller import Caller
@@ -61,6 +61,8 @@ class Worker:
     async def run(self) -> None:
         """Sends, for ever. When it is cancelled, what has begun may end."""
         caller.set_current(Caller())  # nobody's request
+        off = [channel for channel in CHANNELS if channel not in self._channels]
+        _log.info("channels", on=sorted(self._channels), off=off)
         try:
             await repeat(self._start_due, self._deliveries.added, POLL_SECONDS)
         finally:

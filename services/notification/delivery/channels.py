@@ -1,0 +1,54 @@
+"""The channels that the environment switches on."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from services.notification.delivery.domain import EMAIL, PUSH, SMS
+from services.notification.delivery.email import Contacts, Email, server
+from services.notification.delivery.provider import Addresses, Provider
+from services.notification.delivery.worker import Channel
+from services.notification.webhooks.network import open_session
+
+
+def _smtp_url(url: SecretStr) -> SecretStr:
+    if url.get_secret_value():
+        server(url.get_secret_value())
+    return url
+
+
+_HttpUrl = Annotated[str, Field(pattern=r"^(https?://[^/\s]+.*)?$")]
+
+
+class ChannelSettings(BaseSettings):
+    """How users are reached. A channel without an address is off."""
+
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = SecretStr("")
+    """smtp://host:25 or smtps://user:password@host:465."""
+    smtp_from: str = "Drawbridge <no-reply@drawbridge.example>"
+    sms_url: _HttpUrl = ""
+    sms_secret: SecretStr = SecretStr("")
+    push_url: _HttpUrl = ""
+    push_secret: SecretStr = SecretStr("")
+
+
+@asynccontextmanager
+async def open_channels(
+    settings: ChannelSettings, contacts: Contacts, addresses: Addresses
+) -> AsyncIterator[dict[str, Channel]]:
+    """Opens the channels that are on, by name."""
+    channels: dict[str, Channel] = {}
+    async with open_session(public=False) as session:
+        if url := settings.smtp_url.get_secret_value():
+            channels[EMAIL] = Email(server(url), settings.smtp_from, contacts, ssl.create_default_context())
+        if settings.sms_url:
+            secret = settings.sms_secret.get_secret_value()
+            channels[SMS] = Provider(session, settings.sms_url, secret, addresses, lambda of: of.phone_number)
+        if settings.push_url:
+            secret = settings.push_secret.get_secret_value()
+            channels[PUSH] = Provider(session, settings.push_url, secret, addresses, lambda of: of.push_token)
+        yield channels
