@@ -105,7 +105,7 @@ class Worker:
                 "delivery",
                 delivery=delivery.id,
                 channel=delivery.channel,
-                event=delivery.event_id,
+                event_id=delivery.event_id,
                 attempts=delivery.attempts,
                 outcome=outcome.state,
                 ms=round(seconds * 1000, 2),
