@@ -1,8 +1,6 @@
-"""Invoices behind the payment service's interceptors, and the payments that settle them."""
+"""Invoices behind the payment service's interceptors: issued, seen and taken back."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
@@ -10,16 +8,13 @@ import pytest
 from google.rpc import error_details_pb2
 from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money as MoneyProto
-from payment.v1 import invoice_pb2, invoice_pb2_grpc, payment_pb2
+from payment.v1 import invoice_pb2
 
-from services.payment.domain import State, Verdict
 from services.runtime.ids import new_id
+from tests.integration.billing import OPEN, VOID, asking, bills, issued, line, now, pay, void
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, euros, open_house, refusal
 from tests.integration.serving import detail, reason
-from tests.waiting import eventually
-
-OPEN, PAID, VOID = invoice_pb2.Invoice.OPEN, invoice_pb2.Invoice.PAID, invoice_pb2.Invoice.VOID
 
 
 @pytest.fixture(scope="module")
@@ -31,55 +26,6 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
 @pytest.fixture(autouse=True)
 def kind_neighbours(house: House) -> None:
     house.kind_neighbours()
-
-
-def bills(house: House, user_id: str, *roles: str, **metadata: str) -> "invoice_pb2_grpc.InvoiceServiceAsyncStub":
-    return invoice_pb2_grpc.InvoiceServiceStub(house.edge.user(user_id, *(roles or ("customer",)), **metadata))
-
-
-def line(amount: MoneyProto, quantity: int = 1) -> invoice_pb2.InvoiceLine:
-    return invoice_pb2.InvoiceLine(description="Tuning", quantity=quantity, unit_amount=amount)
-
-
-def asking(payer: str, *lines: invoice_pb2.InvoiceLine, due: Date | None = None) -> invoice_pb2.CreateInvoiceRequest:
-    soon = datetime.now(UTC) + timedelta(days=14)
-    due = due or Date(year=soon.year, month=soon.month, day=soon.day)
-    return invoice_pb2.CreateInvoiceRequest(payer_id=payer, lines=lines, due_date=due, description="Piano, May")
-
-
-async def issued(house: House, payee: str, payer: str, units: int = 10) -> invoice_pb2.Invoice:
-    return await bills(house, payee).CreateInvoice(asking(payer, line(euros(units))))
-
-
-async def now(house: House, invoice: invoice_pb2.Invoice) -> invoice_pb2.Invoice:
-    return await bills(house, invoice.payee_id).GetInvoice(invoice_pb2.GetInvoiceRequest(invoice_id=invoice.id))
-
-
-async def pay(house: House, invoice: invoice_pb2.Invoice, key: str = "", etag: str = "") -> payment_pb2.Payment:
-    request = invoice_pb2.PayInvoiceRequest(invoice_id=invoice.id, etag=etag)
-    return await bills(house, invoice.payer_id, idempotency_key=key or new_id("key")).PayInvoice(request)
-
-
-async def void(house: House, invoice: invoice_pb2.Invoice, etag: str = "") -> invoice_pb2.Invoice:
-    request = invoice_pb2.VoidInvoiceRequest(invoice_id=invoice.id, etag=etag)
-    return await bills(house, invoice.payee_id).VoidInvoice(request)
-
-
-async def refusals(calls: list[object]) -> list[str]:
-    """The reasons of those calls that failed, when all are made at once."""
-    answers = await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[call-overload]
-    return [reason(one) for one in answers if isinstance(one, grpc.aio.AioRpcError)]
-
-
-async def contradictions(house: House) -> list[str]:
-    """The invoices that are PAID without a payment that settled, or the other way round, in one snapshot."""
-    rows = await house.database.fetch("""
-        SELECT invoices.id FROM invoices
-        LEFT JOIN payments ON invoice_id = invoices.id AND payments.state IN ('SETTLED', 'REFUNDED')
-        GROUP BY invoices.id
-        HAVING count(payments.id) <> (invoices.state = 'PAID')::int
-            OR count(payments.id) > 0 AND min(payments.id) <> invoices.payment_id""")
-    return [row["id"] for row in rows]
 
 
 async def test_an_invoice_is_for_the_sum_of_its_lines_and_both_sides_see_it(house: House) -> None:
@@ -174,43 +120,6 @@ async def test_both_sides_list_their_invoices_newest_first_and_in_a_state(house:
     assert not (await officer.ListInvoices(invoice_pb2.ListInvoicesRequest())).invoices
 
 
-async def test_an_invoice_is_paid_by_one_call_when_its_payment_settles(house: House) -> None:
-    payer, payee = await house.user_with(100), await house.user_with(0)
-    invoice = await issued(house, payee, payer, 40)
-    async with house.settling_paused():
-        payment = await pay(house, invoice)
-        assert (payment.state, payment.amount, payment.invoice_id) == (State.AUTHORIZED.value, euros(40), invoice.id)
-        assert (payment.payer_id, payment.payee_id, payment.description) == (payer, payee, "Piano, May")
-        under_way = await now(house, invoice)
-        assert (under_way.state, under_way.payment_id, under_way.etag) == (OPEN, payment.id, "2")
-    told = await house.settled(payer, payment.id)
-    assert (told.state, told.invoice_id) == (payment_pb2.Payment.SETTLED, invoice.id)
-    paid = await now(house, invoice)
-    assert (paid.state, paid.payment_id, paid.etag) == (PAID, payment.id, "3")
-    assert (await house.account(payee)).balance == euros(40)
-    assert reason(await refusal(pay(house, invoice))) == "INVOICE_NOT_OPEN"
-    error = await refusal(void(house, invoice))
-    assert (error.code(), reason(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "INVOICE_NOT_OPEN")
-    assert detail(error, error_details_pb2.ErrorInfo()).metadata["state"] == "PAID"
-    [unmet] = detail(error, error_details_pb2.PreconditionFailure()).violations
-    assert (unmet.type, unmet.subject) == ("INVOICE_OPEN", invoice.id)
-
-
-async def test_paying_again_with_the_same_key_is_answered_as_before_even_when_the_invoice_is_paid(house: House) -> None:
-    payer, payee = await house.user_with(100), await house.user_with(0)
-    invoice = await issued(house, payee, payer, 40)
-    payment = await pay(house, invoice, key="once")
-    await house.settled(payer, payment.id)
-    request = invoice_pb2.PayInvoiceRequest(invoice_id=invoice.id)
-    again = bills(house, payer, idempotency_key="once").PayInvoice(request)
-    assert await again == payment
-    assert dict(await again.initial_metadata())["idempotent-replayed"] == "true"
-    assert (await house.account(payer)).balance == euros(60)
-    other = await issued(house, payee, payer, 40)
-    assert reason(await refusal(pay(house, other, key="once"))) == "IDEMPOTENCY_KEY_REUSED"
-    assert reason(await refusal(bills(house, payer).PayInvoice(request))) == "IDEMPOTENCY_KEY_REQUIRED"
-
-
 async def test_only_its_payer_pays_an_invoice_and_only_its_payee_takes_it_back(house: House) -> None:
     payer, payee = await house.user_with(100), await house.user_with(0)
     invoice = await issued(house, payee, payer)
@@ -245,68 +154,3 @@ async def test_whoever_knows_an_older_version_neither_pays_nor_takes_back(house:
     for call in (pay(house, invoice, etag="1"), void(house, invoice, etag="1")):
         error = await refusal(call)
         assert (error.code(), reason(error)) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
-
-
-async def test_what_the_payer_can_mend_leaves_the_invoice_as_it_was(house: House) -> None:
-    payer, payee = await house.user_with(100), await house.user_with(0)
-    invoice = await issued(house, payee, payer)
-    house.compliance.pending.add(payer)
-    assert reason(await refusal(pay(house, invoice, key="later"))) == "KYC_REQUIRED"
-    house.compliance.pending.clear()
-    house.users.suspended.add(payee)
-    assert reason(await refusal(pay(house, invoice, key="later"))) == "PAYEE_NOT_ACTIVE"
-    house.users.suspended.clear()
-    assert await now(house, invoice) == invoice
-    assert (await pay(house, invoice, key="later")).state == payment_pb2.Payment.AUTHORIZED
-
-
-async def test_a_declined_payment_leaves_the_invoice_open_for_another(house: House) -> None:
-    payer, payee = await house.user_with(10), await house.user_with(0)
-    invoice = await issued(house, payee, payer, 40)
-    declined = await pay(house, invoice, key="too-early")
-    assert (declined.state_reason, declined.invoice_id) == ("INSUFFICIENT_FUNDS", invoice.id)
-    assert await now(house, invoice) == invoice
-    house.compliance.verdict = Verdict(State.DECLINED, "SANCTIONS_HIT", 100)
-    assert (await pay(house, invoice)).state_reason == "SANCTIONS_HIT"
-    house.kind_neighbours()
-    await house.deposit((await house.account(payer)).id, 30)
-    assert await pay(house, invoice, key="too-early") == declined
-    payment = await pay(house, invoice)
-    await house.settled(payer, payment.id)
-    assert (await now(house, invoice)).payment_id == payment.id
-    assert await contradictions(house) == []
-
-
-async def test_fifty_payments_of_an_invoice_at_once_are_one(house: House) -> None:
-    payer, payee = await house.user_with(1000), await house.user_with(0)
-    invoice = await issued(house, payee, payer, 10)
-    async with house.settling_paused():
-        refused = await refusals([pay(house, invoice) for _ in range(50)])
-        assert refused == ["INVOICE_PAYMENT_UNDER_WAY"] * 49
-        assert (await house.account(payer)).reserved == euros(10)
-    await eventually(lambda: is_paid(house, invoice))
-    assert (await house.account(payee)).balance == euros(10)
-
-
-async def test_fifty_requests_with_one_key_to_pay_an_invoice_have_one_answer(house: House) -> None:
-    payer, payee = await house.user_with(1000), await house.user_with(0)
-    invoice = await issued(house, payee, payer, 10)
-    answers = await asyncio.gather(*(pay(house, invoice, key="race") for _ in range(50)))
-    assert len({answer.SerializeToString(deterministic=True) for answer in answers}) == 1
-
-
-async def is_paid(house: House, invoice: invoice_pb2.Invoice) -> bool:
-    return (await now(house, invoice)).state == PAID
-
-
-async def test_of_paying_and_taking_back_at_once_one_wins(house: House) -> None:
-    payer, payee = await house.user_with(1000), await house.user_with(0)
-    for etag in ("", "1"):
-        for _ in range(10):
-            invoice = await issued(house, payee, payer)
-            refused = await refusals([pay(house, invoice, etag=etag), void(house, invoice, etag=etag)])
-            last = await now(house, invoice)
-            assert refused == [
-                "ETAG_MISMATCH" if etag else "INVOICE_NOT_OPEN" if last.state == VOID else "INVOICE_PAYMENT_UNDER_WAY"
-            ]
-            assert (last.payment_id == "") == (last.state == VOID)
