@@ -18,7 +18,7 @@ def up(folder: RunFolder) -> Settings:
     """Starts the stack and prints how to reach it. Raises StackError."""
     began = time.monotonic()
     print(f"up: Postgres, NATS, Envoy, authz and the services, in {folder.path}", flush=True)
-    settings = lifecycle.up(folder, _port("EDGE_PORT", "8080"), _port("EDGE_TLS_PORT", "8443"))
+    settings = lifecycle.up(folder, _port("EDGE_PORT", "8080"), _port("EDGE_TLS_PORT", "8443"), os.environ)
     reach = settings.reach()
     print(f"up: all ready after {time.monotonic() - began:.1f} s")
     print(f"\n  {reach['EDGE_URL']}   {reach['EDGE_TLS_URL']}\n\n  For a shell: . {folder.env}")

@@ -20,17 +20,17 @@ _POLL_SECONDS = 0.05
 _LOG_LINES = 25
 
 
-def up(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
+def up(folder: RunFolder, edge_port: int, edge_tls_port: int, wishes: Mapping[str, str] | None = None) -> Settings:
     """Starts what does not run yet and waits until all is ready. Leaves nothing running when it fails.
 
-    A port of 0 is any free one. Raises StackError.
+    A port of 0 is any free one; `wishes` are variables for its processes (processes.WISHES). Raises StackError.
     """
     with _alone(folder):
         if supervision.running(folder):
             settings = load(folder)
         else:
             supervision.stop(folder)  # what a killed supervisor left behind
-            settings = _prepare(folder, edge_port, edge_tls_port)
+            settings = _prepare(folder, edge_port, edge_tls_port, wishes)
         groups = {"stores": stores(settings), "services": services(settings), "edge": edge(settings)}
         try:
             if not supervision.running(folder):
@@ -55,8 +55,8 @@ def clean(folder: RunFolder) -> None:
     shutil.rmtree(folder.sockets, ignore_errors=True)
 
 
-def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
-    settings = choose(folder, edge_port, edge_tls_port)
+def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int, wishes: Mapping[str, str] | None) -> Settings:
+    settings = choose(folder, edge_port, edge_tls_port, wishes)
     certificates.issue(folder.certificates)
     (folder.data / "documents").mkdir(exist_ok=True)
     nats.prepare(folder, settings.ports["nats"])

@@ -10,6 +10,11 @@ from scripts.stack.folder import CONTRACT, REPOSITORY, program
 from scripts.stack.settings import SERVICES, Settings
 from services.runtime import probe
 
+WISHES = {
+    "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS"),
+    "notification": ("SMTP_URL", "SMTP_FROM", "SMS_URL", "SMS_SECRET", "PUSH_URL", "PUSH_SECRET"),
+}
+"""Variables that `make up` hands on to these processes, where they are set."""
 TOKENS = {"TOKEN_ISSUER": "https://drawbridge.localhost", "TOKEN_AUDIENCE": "drawbridge"}
 
 
@@ -69,9 +74,16 @@ def services(settings: Settings) -> list[Process]:
         },
         "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions_sample.csv")},
         "document": {"OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri()},
-        "notification": {},
+        "notification": {"USER_ADDRESS": settings.address("user"), "WEBHOOK_TARGETS": "any"},
     }
-    return [_server(settings, name, {**_stores(settings, name), **own[name]}) for name in SERVICES]
+    return [
+        _server(settings, name, {**_stores(settings, name), **own[name], **_wishes(settings, name)})
+        for name in SERVICES
+    ]
+
+
+def _wishes(settings: Settings, service: str) -> dict[str, str]:
+    return {name: settings.wishes[name] for name in WISHES.get(service, ()) if name in settings.wishes}
 
 
 def _stores(settings: Settings, service: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import secrets
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack import ports
@@ -24,6 +24,8 @@ class Settings:
     """`edge`, `edge_tls` and INTERNAL_PORTS."""
     secrets: Mapping[str, str]
     """ADMIN_EMAIL, ADMIN_PASSWORD and SIGNING_KEY_SECRET."""
+    wishes: Mapping[str, str] = field(default_factory=dict)
+    """Variables that whoever starts the stack set for its processes: see processes.WISHES."""
 
     def address(self, server: str) -> str:
         """Returns where a server listens."""
@@ -51,7 +53,7 @@ def load(folder: RunFolder) -> Settings:
     return Settings(folder, json.loads(_ports_file(folder).read_text()), _secrets(folder))
 
 
-def choose(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
+def choose(folder: RunFolder, edge_port: int, edge_tls_port: int, wishes: Mapping[str, str] | None = None) -> Settings:
     """Picks the ports; 0 is any free one. Raises StackError when one that was asked for cannot be used."""
     wanted = {"edge": edge_port, "edge_tls": edge_tls_port}
     fixed = {name: port for name, port in wanted.items() if port}
@@ -66,7 +68,7 @@ def choose(folder: RunFolder, edge_port: int, edge_tls_port: int) -> Settings:
         raise StackError(f"EDGE_PORT and EDGE_TLS_PORT are both {edge_port}. Choose two")
     open_names = [name for name in (*wanted, *INTERNAL_PORTS) if name not in fixed]
     found = dict(zip(open_names, ports.free(len(open_names), but=list(fixed.values())), strict=True))
-    return Settings(folder, {**fixed, **found}, _secrets(folder))
+    return Settings(folder, {**fixed, **found}, _secrets(folder), wishes or {})
 
 
 def _secrets(folder: RunFolder) -> dict[str, str]:

@@ -91,7 +91,7 @@ def _port(port: int, protocol: str = "TCP") -> Port:
 
 def _is(described: Document, namespace: str, peer: Party) -> bool:
     if "ipBlock" in described:
-        return isinstance(peer, Address) and ipaddress.ip_address(peer.ip) in _block(described["ipBlock"])
+        return isinstance(peer, Address) and _within(peer.ip, described["ipBlock"])
     if isinstance(peer, Address):
         return False
     if "namespaceSelector" in described:
@@ -101,7 +101,8 @@ def _is(described: Document, namespace: str, peer: Party) -> bool:
     return here and selects(described.get("podSelector", {}), peer.labels)
 
 
-def _block(block: Document) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    if block.keys() != {"cidr"}:
+def _within(ip: str, block: Document) -> bool:
+    if not block.keys() <= {"cidr", "except"}:
         raise NotImplementedError(block)
-    return ipaddress.ip_network(block["cidr"])
+    address, left_out = ipaddress.ip_address(ip), map(ipaddress.ip_network, block.get("except", ()))
+    return address in ipaddress.ip_network(block["cidr"]) and not any(address in network for network in left_out)

@@ -21,7 +21,7 @@ from tests.unit.policies import Address, Document, Network, Party, Pod, Port, ad
 
 DEPLOYABLES = ("envoy", *SERVERS)
 GRPC, KEYS, DNS = (50051, "TCP"), (8444, "TCP"), [(53, "TCP"), (53, "UDP")]
-POSTGRES, NATS, REDIS, HTTPS = (5432, "TCP"), (4222, "TCP"), (6379, "TCP"), (443, "TCP")
+POSTGRES, NATS, REDIS, HTTPS, SMTP = (5432, "TCP"), (4222, "TCP"), (6379, "TCP"), (443, "TCP"), (587, "TCP")
 STRANGERS: list[Party] = [
     Pod("stranger", "elsewhere", frozenset()),
     Pod("impostor", "elsewhere", frozenset({("app.kubernetes.io/name", "payment")})),
@@ -98,8 +98,13 @@ def arrows_of_the_code(installed: Manifests) -> Iterator[Arrow]:
             yield service, "postgres", POSTGRES
         if issubclass(settings_of(f"services.{service}"), BusSettings):
             yield service, "nats", NATS
-        if installed.production and "object_store_url" in settings_of(f"services.{service}").model_fields:
+        fields = settings_of(f"services.{service}").model_fields
+        if installed.production and "object_store_url" in fields:
             yield service, "object-store", HTTPS
+        if installed.production and "smtp_url" in fields:
+            yield service, "smtp", SMTP
+        if "webhook_targets" in fields:
+            yield service, "internet", HTTPS
     if installed.limited:
         yield "envoy", "ratelimit", GRPC
         yield "ratelimit", "redis", REDIS
@@ -119,7 +124,7 @@ class Attempts:
         self.network = Network(policies)
         self.ours: list[Party] = [*installed.pods()]
         self.parties: list[Party] = [*self.ours, *stores, *STRANGERS, RESOLVER]
-        self.ports = {*listening, *DNS, POSTGRES, NATS, REDIS, HTTPS, (9901, "TCP"), (12345, "TCP")}
+        self.ports = {*listening, *DNS, POSTGRES, NATS, REDIS, HTTPS, SMTP, (9901, "TCP"), (12345, "TCP")}
 
     def admitted(self, sources: list[Party], destinations: list[Party], by: Judge) -> set[Arrow]:
         tried = product(sources, destinations, self.ports)
@@ -235,6 +240,8 @@ def test_a_pod_mounts_of_each_secret_what_it_reads(installed: Manifests) -> None
         expected = {"database_url"} if installed.production and name in SERVICES else set()
         if name == "user" and container["name"] == "server":
             expected |= {"admin_password", "signing_key_secret"}
+        if installed.production and name == "notification" and container["name"] == "server":
+            expected |= {"smtp_url", "sms_secret", "push_secret"}
         assert read == expected
 
 
