@@ -100,11 +100,14 @@ class House:
         finally:
             self.settling = asyncio.create_task(Settlement(self.payments).run())
 
-    def officer(self, user_id: str = "usr_officer", *roles: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
-        return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "officer", *roles))
+    def officer(self, user_id: str = "usr_officer") -> "payment_pb2_grpc.PaymentServiceAsyncStub":
+        return self.payments_as(user_id, "officer")
 
     def pays(self, user_id: str, **metadata: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
-        return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, "customer", **metadata))
+        return self.payments_as(user_id, "customer", **metadata)
+
+    def payments_as(self, user_id: str, *roles: str, **metadata: str) -> "payment_pb2_grpc.PaymentServiceAsyncStub":
+        return payment_pb2_grpc.PaymentServiceStub(self.edge.user(user_id, *roles, **metadata))
 
     def accounts(self, user_id: str, *roles: str, **metadata: str) -> "payment_pb2_grpc.AccountServiceAsyncStub":
         return payment_pb2_grpc.AccountServiceStub(self.edge.user(user_id, *roles, **metadata))
@@ -129,11 +132,48 @@ class House:
         stub = self.pays(payer, idempotency_key=key or new_id("key"))
         return await stub.CreatePayment(payment_pb2.CreatePaymentRequest(payee_id=payee, amount=euros(units)))
 
+    async def payment(self, payment_id: str) -> payment_pb2.Payment:
+        return await self.officer().GetPayment(payment_pb2.GetPaymentRequest(payment_id=payment_id))
+
     async def settled(self, payer: str, payment_id: str) -> payment_pb2.PaymentEvent:
         """Watches a payment to its end."""
         watching = self.pays(payer).WatchPayment(payment_pb2.WatchPaymentRequest(payment_id=payment_id))
         events = [event async for event in watching]
         return events[-1]
+
+    async def require_right_books(self) -> None:
+        """Asserts what holds of the whole database at every moment."""
+        for wrong, query in WRONG.items():
+            assert await self.database.fetch(query) == [], wrong
+
+
+WRONG = {
+    "a transaction or a currency does not sum to zero": """
+        SELECT transaction_id, currency_code FROM entries
+        GROUP BY GROUPING SETS ((1, 2), (2)) HAVING sum(amount) <> 0""",
+    "a balance is not the sum of its entries": """
+        SELECT a.id FROM accounts a LEFT JOIN entries e ON e.account_id = a.id
+        GROUP BY a.id HAVING a.balance <> coalesce(sum(e.amount), 0) OR a.entry_count <> count(e.id)""",
+    "what is reserved is not what payments hold": """
+        SELECT a.id FROM accounts a
+        LEFT JOIN payments p ON p.payer_account_id = a.id AND p.state IN ('AUTHORIZED', 'IN_REVIEW')
+        GROUP BY a.id HAVING a.reserved <> coalesce(sum(p.amount), 0)""",
+    "what a payment moved is not what its state says": """
+        SELECT p.id FROM payments p LEFT JOIN entries e ON e.payment_id = p.id AND e.account_id = p.payee_account_id
+        GROUP BY p.id HAVING
+            coalesce(sum(e.amount) FILTER (WHERE e.kind = 'PAYMENT'), 0)
+                <> CASE WHEN p.state IN ('SETTLED', 'REFUNDED') THEN p.amount ELSE 0 END
+            OR coalesce(-sum(e.amount) FILTER (WHERE e.kind = 'REFUND'), 0) <> p.refunded
+            OR (p.state = 'REFUNDED') <> (p.refunded = p.amount)""",
+    "a payment's events are not its life": """
+        SELECT p.id FROM payments p LEFT JOIN payment_events e ON e.payment_id = p.id
+        GROUP BY p.id HAVING count(*) <> p.sequence OR max(e.sequence) <> p.sequence
+            OR (array_agg(e.state ORDER BY e.sequence DESC))[1] <> p.state
+            OR (array_agg(e.refunded ORDER BY e.sequence DESC))[1] <> p.refunded""",
+    "a payment is due that is not to be settled": """
+        SELECT id FROM payments WHERE (settle_time IS NOT NULL) <> (state = 'AUTHORIZED')
+            OR (review_expire_time IS NOT NULL) <> (state = 'IN_REVIEW')""",
+}
 
 
 def euros(units: int, nanos: int = 0) -> MoneyProto:

@@ -1,10 +1,9 @@
-"""Payments and the ledger: the whole service, with real Postgres and NATS and hand-written neighbours."""
+"""Payments as they are made, listed and watched: the whole service, with real stores and hand-written neighbours."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import grpc
 import pytest
 from google.rpc import error_details_pb2
@@ -12,13 +11,10 @@ from google.type.money_pb2 import Money as MoneyProto
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from services.payment.domain import State, Verdict
-from services.payment.ledger import store as ledger_store
 from services.payment.watch import Watch
-from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, euros, open_house, refusal
 from tests.integration.serving import detail, reason, trailers
-from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +141,6 @@ async def test_fifty_requests_with_one_key_at_once_are_one_payment(house: House)
     assert (await house.account(payer)).balance == euros(90)
 
 
-async def test_a_deposit_is_made_once_per_key(house: House) -> None:
-    account = await house.account(new_id("usr"))
-    await house.deposit(account.id, 25, key="pay-day")
-    assert (await house.deposit(account.id, 25, key="pay-day")).balance == euros(25)
-    assert (await house.account(account.owner_id)).balance == euros(25)
-
-
 async def test_only_the_parties_and_officers_see_a_payment(house: House) -> None:
     payer, payee = await house.user_with(10), await house.user_with(0)
     payment = await house.pay(payer, payee, 1)
@@ -180,35 +169,6 @@ async def test_payments_are_listed_newest_first_and_stay_in_place_while_more_are
     error = await refusal(house.pays("usr_stranger").ListPayments(request))
     assert reason(error) == "INVALID_PAGE_TOKEN"
     assert reason(await refusal(stub.ListPayments(payment_pb2.ListPaymentsRequest(page_size=-1)))) == "INVALID_REQUEST"
-
-
-async def test_a_statement_shows_what_moved(house: House) -> None:
-    payer, payee = await house.user_with(100), await house.user_with(0)
-    payment = await house.pay(payer, payee, 40)
-    await house.settled(payer, payment.id)
-    account = await house.account(payer)
-    request = payment_pb2.ListEntriesRequest(account_id=account.id)
-    entries = (await house.accounts(payer).ListEntries(request)).entries
-    assert [(one.kind, one.amount.units, one.payment_id) for one in entries] == [
-        (payment_pb2.Entry.PAYMENT, -40, payment.id),
-        (payment_pb2.Entry.DEPOSIT, 100, ""),
-    ]
-    assert reason(await refusal(house.accounts(payee).ListEntries(request))) == "NOT_THE_OWNER"
-    assert (await house.accounts("usr_t", "treasurer").ListEntries(request)).entries == entries
-
-
-async def test_another_account_is_opened_once_per_currency(house: House) -> None:
-    owner = new_id("usr")
-    request = payment_pb2.CreateAccountRequest(currency_code="USD")
-    opened = await house.accounts(owner, "customer").CreateAccount(request)
-    listed = (await house.accounts(owner).ListAccounts(payment_pb2.ListAccountsRequest())).accounts
-    assert [one.currency_code for one in listed] == ["USD", "EUR"]
-    error = await refusal(house.accounts(owner, "customer").CreateAccount(request))
-    assert (error.code(), reason(error)) == (grpc.StatusCode.ALREADY_EXISTS, "ACCOUNT_ALREADY_EXISTS")
-    dollars = MoneyProto(currency_code="JPY", units=1)
-    deposit = payment_pb2.CreateDepositRequest(account_id=opened.id, amount=dollars)
-    treasury = house.accounts("usr_t", "treasurer", idempotency_key="jpy")
-    assert reason(await refusal(treasury.CreateDeposit(deposit))) == "CURRENCY_MISMATCH"
 
 
 async def test_the_status_stream_tells_every_change_and_ends(house: House) -> None:
@@ -258,53 +218,3 @@ async def test_a_stream_without_an_end_ends_when_its_server_is_about_to_stop(hou
     watch.end()
     async with asyncio.timeout(10):
         assert await waiting is None
-
-
-async def test_the_database_refuses_what_breaks_the_ledger(house: House) -> None:
-    payer, payee = await house.user_with(10), await house.user_with(0)
-    mine, theirs = (await house.account(payer)).id, (await house.account(payee)).id
-    add = """INSERT INTO entries (id, transaction_id, account_id, currency_code, amount, kind, create_time)
-        VALUES ($1, $2, $3, 'EUR', $4, 'PAYMENT', now())"""
-    with pytest.raises(asyncpg.RaiseError, match="sum to zero"):
-        await house.database.execute(add, new_id("ent"), "txn_1", mine, 5)
-    with pytest.raises(asyncpg.RaiseError, match="never changed"):
-        await house.database.execute("DELETE FROM entries")
-    with pytest.raises(asyncpg.CheckViolationError, match="nothing_is_overdrawn"):
-        async with house.database.transaction() as connection:
-            await connection.execute(add, new_id("ent"), "txn_2", theirs, 1100)
-            await connection.execute(add, new_id("ent"), "txn_2", mine, -1100)
-    assert (await house.account(payer)).balance == euros(10)
-
-
-async def test_a_payment_interrupted_in_settlement_is_settled_by_whoever_comes_next(house: House) -> None:
-    payer, payee = await house.user_with(10), await house.user_with(0)
-    payment = await house.pay(payer, payee, 1)
-
-    async def claimed() -> bool:
-        return payment.id in await house.payments.claim_due(100)
-
-    async with house.settling_paused():
-        await eventually(claimed)  # and whoever claimed it is gone
-    assert (await house.settled(payer, payment.id)).state == payment_pb2.Payment.SETTLED
-    assert (await house.account(payee)).balance == euros(1)
-
-
-async def test_a_payment_is_added_while_another_to_the_same_payee_is_being_settled(house: House) -> None:
-    payer, payee = await house.user_with(10), await house.user_with(0)
-    account = await house.account(payee)
-    async with house.database.transaction() as settling, asyncio.timeout(10):
-        assert account.id in await ledger_store.lock(settling, account.id)
-        assert (await house.pay(payer, payee, 1)).state == payment_pb2.Payment.AUTHORIZED
-
-
-async def test_the_ledger_sums_to_zero_under_contention(house: House) -> None:
-    users = [await house.user_with(100) for _ in range(4)]
-    pairs = [(users[i], users[(i + step) % 4]) for i in range(4) for step in (1, 2, 3)] * 4
-    payments = await asyncio.gather(*(house.pay(payer, payee, 30) for payer, payee in pairs))
-    for payment in payments:
-        await house.settled(payment.payer_id, payment.id)
-    rows = await house.database.fetch(
-        "SELECT currency_code, sum(balance) FROM accounts GROUP BY 1 HAVING sum(balance) <> 0"
-    )
-    assert rows == []
-    assert sum([(await house.account(user)).balance.units for user in users]) == 400
