@@ -21,6 +21,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "idle_in_transaction_session_timeout": "60s",
+    "client_connection_check_interval": "1s",  # or what waits for a lock outlives a killed client, with its own locks
 }
 
 
