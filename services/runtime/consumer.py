@@ -198,7 +198,7 @@ class _Consumer(Generic[Event]):
         try:
             require_valid(event)
         except InvalidRequest as error:
-            raise Undeliverable("INVALID_EVENT", str(error)) from error
+            raise Undeliverable("INVALID_EVENT", f"{error.metadata['problems']}.") from error
         return event
 
     async def _put_aside(self, delivered: Msg, why: Undeliverable) -> None:

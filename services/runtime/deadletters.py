@@ -10,12 +10,14 @@ handled the event meanwhile. If it fails again, it is a dead letter again.
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import nats.errors
+import uvloop
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
@@ -183,4 +185,5 @@ async def main(settings: Settings, arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] != ["list"] and not (sys.argv[1:2] == ["replay"] and sys.argv[2:]):
         sys.exit(__doc__)
-    asyncio.run(main(config.load(Settings), sys.argv[1:]))
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # NATS's client ends its TLS in a way that it warns of
+    uvloop.run(main(config.load(Settings), sys.argv[1:]))
