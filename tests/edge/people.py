@@ -105,6 +105,13 @@ class People:
         wait_until(lambda: person.client.get("/api/v1/kyc/me").json().get("state") == "VERIFIED", "KYC is not passed")
         return person
 
+    def officer(self) -> Person:
+        """A compliance officer."""
+        person = self.sign_up("Olga Officer")
+        roles = {"roles": ["customer", "officer"]}
+        self.admin.client.patch(f"/api/v1/users/{person.id}?updateMask=roles", json=roles).raise_for_status()
+        return self.log_in(person.id, person.email, person.password)
+
     def deposit(self, person: Person, units: int) -> httpx.Response:
         """Has the treasurer pay somebody money in."""
         return self.admin.client.post(

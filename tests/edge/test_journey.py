@@ -115,6 +115,60 @@ def test_what_is_decided_about_a_payment_is_a_payment(people: People) -> None:
     assert (poor["state"], poor["stateReason"]) == ("DECLINED", "INSUFFICIENT_FUNDS")
 
 
+def test_a_payment_is_called_off_before_it_is_settled(people: People) -> None:
+    payer, payee = people.payer(20_000), people.sign_up()
+    payment = payer.pay(payee, 20_000).json()
+    refused = payee.client.post(f"/api/v1/payments/{payment['id']}:cancel")
+    assert (refused.status_code, reason_of(refused)) == (403, "NOT_THE_PAYER")
+    stale = payer.client.post(f"/api/v1/payments/{payment['id']}:cancel", json={"etag": "0"})
+    assert (stale.status_code, reason_of(stale)) == (409, "ETAG_MISMATCH")
+    cancelled = payer.client.post(f"/api/v1/payments/{payment['id']}:cancel", json={"etag": payment["etag"]})
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "CANCELLED")
+    assert payer.account()["available"]["units"] == "20000"
+    again = payer.client.post(f"/api/v1/payments/{payment['id']}:cancel")
+    assert (again.status_code, reason_of(again)) == (400, "ILLEGAL_TRANSITION")
+    [why] = [one for one in again.json()["details"] if "metadata" in one]
+    assert why["metadata"] == {"payment_id": payment["id"], "state": "CANCELLED"}
+
+
+def test_a_payment_is_paid_back_once_per_key_and_whoever_watches_hears_of_it(people: People) -> None:
+    payer, payee = people.payer(40), people.sign_up()
+    payment = payer.settled(payer.pay(payee, 40).json()["id"])
+    path = f"/api/v1/payments/{payment['id']}"
+    without = payee.client.post(f"{path}:refund")
+    assert (without.status_code, reason_of(without)) == (400, "IDEMPOTENCY_KEY_REQUIRED")
+    some, once = {"amount": {"currencyCode": "EUR", "units": "10"}}, {"idempotency-key": "once"}
+    part = payee.client.post(f"{path}:refund", json=some, headers=once)
+    assert (part.status_code, part.json()["state"], part.json()["refundedAmount"]["units"]) == (200, "SETTLED", "10")
+    again = payee.client.post(f"{path}:refund", json=some, headers=once)
+    assert (again.status_code, again.content) == (200, part.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    too_much = payee.client.post(f"{path}:refund", json={"amount": AMOUNT}, headers={"idempotency-key": "much"})
+    assert (too_much.status_code, reason_of(too_much)) == (400, "REFUND_EXCEEDS_PAYMENT")
+    rest = payee.client.post(f"{path}:refund", headers={"idempotency-key": "rest"})
+    assert (rest.status_code, rest.json()["state"]) == (200, "REFUNDED")
+    assert (payer.account()["balance"]["units"], payee.account()["balance"]["units"]) == ("40", "0")
+    events = events_of(payer.client.get(f"{path}/status", headers={"last-event-id": "2"}))
+    assert [(one["event"], one.get("id")) for one in events] == [("payment", "3"), ("payment", "4"), ("end", None)]
+
+
+def test_officers_decide_on_what_is_in_review(people: People) -> None:
+    payer, payee, officer = people.payer(50_000), people.sign_up(), people.officer()
+    approved, declined = (payer.pay(payee, 20_000).json()["id"] for _ in range(2))
+    queue = officer.client.get("/api/v1/payments", params={"state": "IN_REVIEW"}).json()["payments"]
+    assert [one["id"] for one in queue if one["payerId"] == payer.id] == [declined, approved]
+    assert queue[0]["reviewExpireTime"] > queue[0]["createTime"]
+    refused = payer.client.post(f"/api/v1/payments/{approved}:approve")
+    assert (refused.status_code, reason_of(refused)) == (403, "ROLE_REQUIRED")
+    assert officer.client.post(f"/api/v1/payments/{approved}:approve").json()["state"] == "AUTHORIZED"
+    answer = officer.client.post(f"/api/v1/payments/{declined}:decline").json()
+    assert (answer["state"], answer["stateReason"]) == ("DECLINED", "REVIEW_DECLINED")
+    payer.settled(approved)
+    assert (payer.account()["available"]["units"], payee.account()["balance"]["units"]) == ("30000", "20000")
+    late = officer.client.post(f"/api/v1/payments/{declined}:approve")
+    assert (late.status_code, reason_of(late)) == (400, "ILLEGAL_TRANSITION")
+
+
 def test_a_payment_to_somebody_on_the_sanctions_list_is_declined(people: People) -> None:
     with (Path(__file__).parents[2] / "services/compliance/sanctions_sample.csv").open() as sample:
         name = next(row[1] for row in csv.reader(sample) if row[2] == "individual")
