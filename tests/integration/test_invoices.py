@@ -108,6 +108,7 @@ async def test_both_sides_list_their_invoices_newest_first_and_in_a_state(house:
     second = await stub.ListInvoices(rest)
     assert [invoice.id for invoice in (*first.invoices, *second.invoices)] == ids
     assert second.next_page_token == ""
+    assert {(invoice.amount.units, len(invoice.lines)) for invoice in first.invoices} == {(10, 0)}
     theirs = (await bills(house, other).ListInvoices(invoice_pb2.ListInvoicesRequest())).invoices
     assert [invoice.id for invoice in theirs][1:] == [ids[0], *ids[2:]]
     taken_back = invoice_pb2.ListInvoicesRequest(state=VOID)

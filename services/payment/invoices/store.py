@@ -22,13 +22,16 @@ _ADD_INVOICE = """
 _UPDATE_INVOICE = "UPDATE invoices SET state = $2, sequence = $3, update_time = $4 WHERE id = $1"
 _GET_INVOICE = "SELECT * FROM invoices WHERE id = $1"
 _LOCK_INVOICE = "SELECT * FROM invoices WHERE id = $1 FOR NO KEY UPDATE"
-_LIST_INVOICES_OF = """
-    (SELECT * FROM invoices WHERE payee_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
+# Without lines: a page of the longest invoices would be 300 MB.
+_SUMMARY = """id, payee_id, payer_id, '[]' AS lines, currency_code, amount, due_date, description, state, payment_id,
+        sequence, create_time, update_time"""
+_LIST_INVOICES_OF = f"""
+    (SELECT {_SUMMARY} FROM invoices WHERE payee_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
         ORDER BY id DESC LIMIT $2)
     UNION ALL
-    (SELECT * FROM invoices WHERE payer_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
+    (SELECT {_SUMMARY} FROM invoices WHERE payer_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
         ORDER BY id DESC LIMIT $2)
-    ORDER BY id DESC LIMIT $2"""
+    ORDER BY id DESC LIMIT $2"""  # noqa: S608  # both texts are here
 
 
 class Invoices:
@@ -60,7 +63,7 @@ class Invoices:
         return _found(await self._database.fetchrow(_GET_INVOICE, invoice_id), invoice_id)
 
     async def list_of(self, user_id: str, state: State | None, page: Page) -> list[Invoice]:
-        """Returns the invoices that a user issued or is asked to pay, in a state or in any."""
+        """Returns the invoices that a user issued or is asked to pay, in a state or in any; without their lines."""
         wanted = state.name if state else None
         rows = await self._database.fetch(_LIST_INVOICES_OF, page.before, page.rows, user_id, wanted)
         return [_invoice(row) for row in rows]
