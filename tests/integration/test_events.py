@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 import nats.js.errors
 import psycopg
 import pytest
+from nats.js.api import DiscardPolicy
 from structlog.testing import capture_logs
 
 from scripts.stack.folder import RunFolder
-from services.runtime import consumer
-from services.runtime.bus import DEADLETTER, MESSAGE_ID, Bus, open_bus
+from services.runtime import consumer, deadletters
+from services.runtime.bus import MESSAGE_ID, Bus, open_bus
 from services.runtime.errors import Unavailable
 from services.runtime.ids import new_id
 from services.runtime.outbox import BATCH, Outbox
@@ -22,6 +23,8 @@ from tests.integration.conftest import FreshDatabase
 from tests.integration.hearing import TABLES, Heard, event, publish, relaying
 from tests.integration.serving import identity
 from tests.waiting import eventually
+
+_WAITING = "SELECT message_id FROM outbox ORDER BY position"
 
 
 @pytest.fixture
@@ -158,12 +161,32 @@ async def test_an_event_that_jetstream_refuses_holds_up_only_those_of_its_subjec
             await outbox.add(connection, f"p{number}", 1, event(f"p{number}", 1))
 
     async def only_it_is_left() -> bool:
-        rows = await database.fetch("SELECT message_id FROM outbox ORDER BY position")
+        rows = await database.fetch(_WAITING)
         return [row["message_id"] for row in rows] == [f"{stream}.large.{sequence}" for sequence in (1, 2)]
 
     async with relaying(outbox):
         await eventually(only_it_is_left)
     assert len(await ids(bus, stream)) == BATCH
+
+
+async def test_events_wait_in_order_while_the_stream_is_full(
+    stream: str, database: Database, bus: Bus, outbox: Outbox
+) -> None:
+    jetstream = await bus.stream(stream)
+    made = (await jetstream.stream_info(stream)).config
+    await jetstream.update_stream(made.evolve(max_msgs=2, discard=DiscardPolicy.NEW))
+    async with outbox.transaction() as connection:
+        for sequence in range(1, 6):
+            await outbox.add(connection, "p", sequence, event("p", sequence))
+
+    async def full() -> bool:
+        return [row["message_id"][-1] for row in await database.fetch(_WAITING)] == ["3", "4", "5"]
+
+    async with relaying(outbox):
+        await eventually(full)
+        await jetstream.update_stream(made)
+        await eventually(partial(sent, database))
+    assert await ids(bus, stream) == [f"p.{sequence}" for sequence in range(1, 6)]
 
 
 async def test_an_event_that_fails_comes_again_and_holds_up_no_other(outbox: Outbox, heard: Heard) -> None:
@@ -259,8 +282,7 @@ async def test_what_a_handler_cannot_reach_is_waited_for_for_ever(
         heard.failing = {}
         await handled(heard, ("good", 1), ("early", 1))
         await eventually(partial(nothing_is_left, bus, stream))
-    letters = await bus.stream(DEADLETTER)
-    assert all(f"{stream}." not in one for one in await ids(bus, DEADLETTER)), letters
+    assert [letter async for letter in deadletters.stored(bus) if letter.headers["Drawbridge-Stream"] == stream] == []
 
 
 async def test_an_operator_may_configure_a_stream_otherwise(
