@@ -24,6 +24,7 @@ _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # it is shutting down or starting up
     asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # it is the primary no longer
 )
 _NULL_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)  # in text, in JSON
 
@@ -57,6 +58,8 @@ class Database:
         except _NULL_CHARACTER as error:
             raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
+            if isinstance(error, ValueError):  # asyncpg's for an argument that its column cannot hold
+                raise
             raise DatabaseUnavailable from error
 
     async def _acquire(self) -> Connection:
