@@ -58,8 +58,6 @@ class Database:
         except _NULL_CHARACTER as error:
             raise InvalidRequest(FieldViolation("", "it holds a null character")) from error
         except _LOST as error:
-            if isinstance(error, ValueError):  # asyncpg's for an argument that its column cannot hold
-                raise
             raise DatabaseUnavailable from error
 
     async def _acquire(self) -> Connection:

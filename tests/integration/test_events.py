@@ -285,13 +285,6 @@ async def test_what_a_handler_cannot_reach_is_waited_for_for_ever(
     assert [letter async for letter in deadletters.stored(bus) if letter.headers["Drawbridge-Stream"] == stream] == []
 
 
-async def test_an_event_that_does_not_fit_the_database_does_not_pass_for_a_database_that_is_away(
-    database: Database,
-) -> None:
-    with pytest.raises(ValueError, match="value out of int32 range"):
-        await database.execute("INSERT INTO effects VALUES ('test', 'p', $1)", 2**31)
-
-
 async def test_an_operator_may_configure_a_stream_otherwise(
     stream: str, bus: Bus, outbox: Outbox, heard: Heard
 ) -> None:
