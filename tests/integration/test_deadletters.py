@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime import consumer, deadletters
-from services.runtime.bus import DEADLETTER, MESSAGE_ID, Bus, open_bus
+from services.runtime.bus import DEADLETTER, MESSAGE_ID, Bus, EventRefused, open_bus
 from services.runtime.ids import new_id
 from services.runtime.postgres import Database, open_database
 from tests.integration.conftest import FreshDatabase
@@ -201,6 +201,33 @@ async def test_a_replay_that_is_done_twice_has_one_effect(bus: Bus, streams: Str
         await eventually(partial(streams.done, "test"))
     assert await heard.events() == [("p", 1)]
     assert await streams.letters() == []
+
+
+async def test_a_reader_that_is_killed_before_it_says_what_it_put_aside_puts_it_aside_once(
+    bus: Bus, stream: str, streams: Streams
+) -> None:
+    await streams.put("p", 1)
+    reader = await (await bus.stream(stream)).pull_subscribe(f"{stream}.>", "test", stream)
+    for _ in range(2):
+        [delivered] = await reader.fetch(1)
+        await deadletters.put(bus, "test", delivered, deadletters.Undeliverable("UNDECODABLE", "It is no event."))
+        await delivered.nak()  # as after ACK_SECONDS
+    assert len(await streams.letters()) == 1
+
+
+async def test_a_dead_letter_whose_stream_does_not_take_it_stays(
+    bus: Bus, stream: str, streams: Streams, heard: Heard
+) -> None:
+    heard.failing = {("p", 1): RuntimeError("not yet")}
+    async with heard.listening():
+        await streams.put("p", 1)
+        [letter] = await streams.become(1)
+    jetstream = await bus.stream(stream)
+    made = (await jetstream.stream_info(stream)).config
+    await jetstream.update_stream(made.evolve(max_msg_size=10))
+    with pytest.raises(EventRefused):
+        await deadletters.replay(bus, letter)
+    assert await streams.letters() == [letter]
 
 
 async def test_what_fails_again_is_a_dead_letter_again_under_its_first_id(
