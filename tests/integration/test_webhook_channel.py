@@ -34,17 +34,18 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 class Names(AbstractResolver):
-    """A resolver that knows one address for every name, whichever it is at the moment."""
+    """A resolver: every name has the one address that it is told, at the one port that it is told."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, port: int) -> None:
         self.address = address
+        self._port = port
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         if not self.address:
             raise OSError("no such host")
-        return [answer(host, port, self.address, socket.AF_INET6 if ":" in self.address else socket.AF_INET)]
+        return [answer(host, self._port, self.address, socket.AF_INET6 if ":" in self.address else socket.AF_INET)]
 
     async def close(self) -> None:
         pass
@@ -90,10 +91,9 @@ async def test_a_name_that_leads_to_a_private_address_when_it_is_connected_to_re
         connections.append(writer.get_extra_info("peername"))
         writer.close()
 
-    names = Names("127.0.0.1")
     async with await asyncio.start_server(count, "127.0.0.1") as server:
-        url = f"https://rebinding.example:{server.sockets[0].getsockname()[1]}/"
-        delivery = await delivery_to(webhooks, url)
+        names = Names("127.0.0.1", server.sockets[0].getsockname()[1])
+        delivery = await delivery_to(webhooks, "https://rebinding.example/")
         async with open_session(public=True, resolver=names) as session:
             channel = WebhookChannel(webhooks, session, public=True)
             for names.address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
@@ -137,8 +137,8 @@ async def test_events_are_posted_to_servers_whose_certificate_is_good_and_to_no_
         assert await channel.send(await delivery_to(webhooks, good.url)) == 204
         with pytest.raises(TryAgain, match="the certificate is not valid: unable to get local issuer certificate"):
             await channel.send(await delivery_to(webhooks, bad.url))
-        async with open_session(public=False, resolver=Names("127.0.0.1")) as misled:
-            delivery = await delivery_to(webhooks, good.url.replace("localhost", "hooks.example"))
+        async with open_session(public=False, resolver=Names("127.0.0.1", good.port)) as misled:
+            delivery = await delivery_to(webhooks, "https://hooks.example/")
             with pytest.raises(TryAgain, match="the certificate is not valid: Hostname mismatch"):
                 await WebhookChannel(webhooks, misled, public=False).send(delivery)
         assert len(good.posts) == 1 and not bad.posts

@@ -26,7 +26,10 @@ from payment.v1.payment_pb2 import Payment
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from services.notification.delivery.domain import WEBHOOK, Message
+from services.notification.delivery.store import Deliveries
 from services.notification.webhooks.domain import MOST_SECRETS, WEBHOOKS_PER_USER
+from services.notification.webhooks.store import Webhooks
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.posting import House, became, pair, posting
@@ -167,6 +170,32 @@ async def test_what_is_deleted_is_gone_with_its_log(house: House, receiver: Rece
     assert await refusal(house.log(owner, webhook.id)) == "WEBHOOK_NOT_FOUND"
     left = "SELECT count(*) FROM webhook_secrets FULL JOIN deliveries USING (webhook_id) WHERE webhook_id = $1"
     assert (await house.database.fetch(left, webhook.id))[0]["count"] == 0
+
+
+async def test_a_webhook_that_is_deleted_while_an_event_is_handled_does_not_make_that_fail(house: House) -> None:
+    owner, webhooks, deliveries = new_id("usr"), Webhooks(house.database), Deliveries(house.database)
+    webhook = await house.webhook(owner, URL)
+
+    async def waits_or_is_done() -> bool:
+        return deleting.done() or bool(await house.database.fetch(waiting))
+
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM webhooks%'"
+    async with house.database.transaction() as connection:
+        [(webhook_id, _)] = await webhooks.subscribed(connection, [owner], "payment.settled")
+        deleting = asyncio.create_task(webhooks.delete(owner, webhook.id))
+        await eventually(waits_or_is_done)
+        message = Message(
+            user_id=owner,
+            channel=WEBHOOK,
+            event_id="payment.pay_1.1",
+            event_type="payment.settled",
+            payment_id="pay_1",
+            body="{}",
+            webhook_id=webhook_id,
+        )
+        await deliveries.add(connection, [message])
+    await deleting
+    assert not await house.database.fetch("SELECT 1 FROM deliveries WHERE webhook_id = $1", webhook.id)
 
 
 async def test_around_a_rotation_both_secrets_verify_and_later_only_the_new_one(

@@ -37,7 +37,6 @@ _NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.I)
 """What resolvers take for an IPv4 address, in one of its many forms (WHATWG URL, 3.5)."""
 _LOCAL = ("localhost", "local", "internal")
 _HTTPS = 443
-_FIRST_USER_PORT = 1024
 _LAST_PORT = 65535
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -163,7 +162,7 @@ class LoggedDelivery:
 
 
 def require_url(url: str, *, public: bool) -> None:
-    """Lets the address of a webhook pass: https to a host that may be public; with public=False any host, http too.
+    """Lets the address of a webhook pass: https on port 443, a host that may be public; else, any http(s) URL.
 
     Where the name of a host leads is only known when it is resolved: see is_public. Raises InvalidWebhookUrl.
     """
@@ -178,8 +177,8 @@ def require_url(url: str, *, public: bool) -> None:
         return
     if parts["scheme"].lower() != "https":
         raise InvalidWebhookUrl("must begin with https://")
-    if port != _HTTPS and port < _FIRST_USER_PORT:
-        raise InvalidWebhookUrl("must have port 443, or one from 1024 on")
+    if port != _HTTPS:
+        raise InvalidWebhookUrl("must have port 443")
     if not is_public(address) if address else "." not in host or host.split(".")[-1] in _LOCAL:
         raise InvalidWebhookUrl("must be one that the whole internet can reach")
 
