@@ -55,6 +55,11 @@ def test_status_names_every_process(stack: Stack) -> None:
     assert {line.split()[0] for line in told.stdout.splitlines()} == {*SERVERS, "envoy", "postgres", "nats"}
 
 
+def test_dead_letters_are_listed_while_it_runs(stack: Stack) -> None:
+    told = command("deadletters", stack.settings.folder.path)
+    assert (told.returncode, told.stdout) == (0, "There are no dead letters.\n")
+
+
 def test_the_shell_assignments_are_all_there_and_nobody_elses(stack: Stack) -> None:
     file = stack.settings.folder.env
     assert file.stat().st_mode & 0o777 == 0o600
