@@ -116,13 +116,21 @@ async def _keep(_: Session) -> None:
 
 _NOTICED_WHEN_GONE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 """Ends the session of a machine that is gone after 11 s, not after hours."""
+_NOTICED_WHEN_FROZEN = {"idle_in_transaction_session_timeout": "15s"}
+"""Ends the transaction of a process that does not go on with it: others wait for what it locked."""
 
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
     """Opens the pool, without connecting yet, so that a service starts while Postgres is away."""
     pool = asyncpg.create_pool(
-        url, min_size=0, max_size=POOL_SIZE, command_timeout=STATEMENT_SECONDS, timeout=ACQUIRE_SECONDS, reset=_keep
+        url,
+        min_size=0,
+        max_size=POOL_SIZE,
+        command_timeout=STATEMENT_SECONDS,
+        timeout=ACQUIRE_SECONDS,
+        reset=_keep,
+        server_settings=_NOTICED_WHEN_GONE | _NOTICED_WHEN_FROZEN,
     )
     connect = partial(asyncpg.connect, url, timeout=ACQUIRE_SECONDS, server_settings=_NOTICED_WHEN_GONE)
     async with pool:

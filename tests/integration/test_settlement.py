@@ -9,6 +9,7 @@ from payment.v1 import payment_pb2
 
 from services.payment.ledger import store as ledger_store
 from services.runtime.ids import new_id
+from services.runtime.postgres import DatabaseUnavailable
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, euros, open_house
 from tests.waiting import eventually
@@ -125,6 +126,19 @@ async def test_a_payment_to_an_account_in_use_holds_up_no_other(house: House) ->
             assert (await house.settled(payer, other.id)).state == Payment.SETTLED
         assert (await house.payment(held.id)).state == Payment.AUTHORIZED
     assert (await house.settled(slow, held.id)).state == Payment.SETTLED
+
+
+async def test_a_payment_that_a_frozen_replica_has_locked_is_settled_by_another(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    account = await house.account(payee)
+    with pytest.raises(DatabaseUnavailable):
+        async with house.database.transaction() as frozen:
+            assert await frozen.fetchval("SHOW idle_in_transaction_session_timeout") == "15s"
+            await frozen.execute("SET LOCAL idle_in_transaction_session_timeout = '500ms'")
+            await ledger_store.lock(frozen, account.id)
+            payment = await house.pay(payer, payee, 1)
+            assert (await house.settled(payer, payment.id)).state == Payment.SETTLED
+            await ledger_store.lock(frozen, account.id)
 
 
 async def test_a_payment_that_its_payees_account_cannot_take_is_failed_at_once(house: House) -> None:
