@@ -2,15 +2,16 @@
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from services.notification.delivery.domain import EMAIL, PUSH, SMS
-from services.notification.delivery.email import Contacts, Email, server
+from services.notification.delivery.email import Contacts, Email
 from services.notification.delivery.provider import Addresses, Provider
+from services.notification.delivery.smtp import Connections, server
 from services.notification.delivery.worker import Channel
 from services.notification.webhooks.network import open_session
 
@@ -42,9 +43,12 @@ async def open_channels(
 ) -> AsyncIterator[dict[str, Channel]]:
     """Opens the channels that are on, by name."""
     channels: dict[str, Channel] = {}
-    async with open_session(public=False) as session:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session(public=False))
         if url := settings.smtp_url.get_secret_value():
-            channels[EMAIL] = Email(server(url), settings.smtp_from, contacts, ssl.create_default_context())
+            connections = Connections(server(url), ssl.create_default_context())
+            stack.push_async_callback(connections.close)
+            channels[EMAIL] = Email(connections, settings.smtp_from, contacts)
         if settings.sms_url:
             secret = settings.sms_secret.get_secret_value()
             channels[SMS] = Provider(session, settings.sms_url, secret, addresses, lambda of: of.phone_number)

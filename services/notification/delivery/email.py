@@ -1,24 +1,17 @@
 """E-mail, by SMTP."""
 
-import asyncio
-import ssl
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
 from services.notification.delivery.domain import Delivery, Refused, TryAgain
+from services.notification.delivery.smtp import Connections
 from services.notification.domain import Contact
 
-SEND_SECONDS = 8.0
-QUIT_SECONDS = 1.0
-"""Less than is left of the time for an attempt: a server that took a message, and is slow to say goodbye, has it."""
 _PERMANENT = 500
 _TEXT = """\
 Hello {name},
@@ -29,19 +22,6 @@ Payment {payment_id}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where e-mail is handed over."""
-
-    host: str
-    port: int
-    tls: bool
-    """From the first byte. Otherwise TLS begins when the server offers it."""
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    """With credentials nothing is sent without TLS."""
-
-
 class Contacts(Protocol):
     """Who knows where users can be written to."""
 
@@ -49,27 +29,14 @@ class Contacts(Protocol):
         """Returns where an active user can be written to; None where there is no such user."""
 
 
-def server(url: str) -> Server:
-    """Reads smtp://host:25 or smtps://user:password@host:465. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError("must be smtp:// or smtps://, a host, and no path")
-    tls, credentials = parts.scheme == "smtps", parts.username is not None
-    port = parts.port or (465 if tls else 587 if credentials else 25)
-    if not credentials:
-        return Server(parts.hostname, port, tls)
-    return Server(parts.hostname, port, tls, unquote(parts.username or ""), unquote(parts.password or ""))
-
-
 class Email:
     """The channel."""
 
-    def __init__(self, server: Server, sender: str, contacts: Contacts, tls: ssl.SSLContext) -> None:
+    def __init__(self, connections: Connections, sender: str, contacts: Contacts) -> None:
         """`sender` is what stands in From: Drawbridge <no-reply@drawbridge.example>."""
-        self._server = server
+        self._connections = connections
         self._sender = sender
         self._contacts = contacts
-        self._tls = tls
 
     async def send(self, delivery: Delivery) -> int:
         """Hands an e-mail over to the server."""
@@ -78,40 +45,16 @@ class Email:
             raise Refused("there is no such user, or it is not active")
         message = write(delivery, contact, self._sender, datetime.now(UTC))
         try:
-            await self._hand_over(message)
+            await self._connections.send(message)
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise _judged(error.recipients[0]) from error
         except (aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPDataError) as error:
             raise _judged(error) from error
         except aiosmtplib.SMTPNotSupported as error:
-            if self._server.username is None:
-                raise Refused("the address needs SMTPUTF8, which the server does not have") from error
-            raise TryAgain("the server does not offer TLS or a way to log in") from error
+            raise TryAgain("the server does not offer what is needed: TLS, a way to log in, or SMTPUTF8") from error
         except aiosmtplib.SMTPResponseException as error:  # it is not about this e-mail, but about us
             raise TryAgain(_said(error)) from error
         return 0
-
-    async def _hand_over(self, message: EmailMessage) -> None:
-        there = self._server
-        client = aiosmtplib.SMTP(
-            hostname=there.host,
-            port=there.port,
-            username=there.username,
-            password=there.password,
-            use_tls=there.tls,
-            start_tls=None if there.tls or there.username is None else True,
-            tls_context=self._tls,
-            timeout=SEND_SECONDS,
-        )
-        try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await client.connect()
-                await client.send_message(message)
-            with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
-                async with asyncio.timeout(QUIT_SECONDS):
-                    await client.quit()
-        finally:
-            client.close()
 
 
 def write(delivery: Delivery, contact: Contact, sender: str, now: datetime) -> EmailMessage:

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from services.notification.delivery import domain
-from services.notification.delivery.domain import CHANNELS, Delivery, Outcome, TryAgain, Unsent
+from services.notification.delivery.domain import CHANNELS, EMAIL, PUSH, SMS, Delivery, Outcome, TryAgain, Unsent
 from services.notification.delivery.store import Deliveries
 from services.runtime import caller, trace
 from services.runtime.caller import Caller
@@ -29,8 +29,9 @@ SLOW_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 """How long attempts that have begun may still take when the worker is stopped."""
 AT_ONCE = 200
-AT_ONCE_TO_A_TARGET = 4
-"""To a target whose last attempt failed or was slow, one."""
+AT_ONCE_TO = dict.fromkeys((EMAIL, SMS, PUSH), 16)
+AT_ONCE_TO_A_WEBHOOK = 4
+"""To any target whose last attempt failed or was slow, one."""
 
 _log = structlog.get_logger()
 
@@ -56,7 +57,8 @@ class Worker:
         self._in_flight: Counter[str] = Counter()
         self._narrow: set[str] = set()
         self._more: set[str] = set()
-        """Targets that had as much to do as there was room for, or more."""
+        """Targets that have more to do than there was room for, as far as can be seen."""
+        self._all_taken = False
 
     async def run(self) -> None:
         """Sends, for ever. When it is cancelled, what has begun may end."""
@@ -72,22 +74,26 @@ class Worker:
                 task.cancel()
 
     async def _start_due(self) -> bool:
+        self._in_flight = +self._in_flight  # without those that are through
         limit = AT_ONCE - len(self._running)
         if limit <= 0:
             return False
-        room = {target: self._room(target) for target in {*self._in_flight, *self._narrow}}
-        claimed = await self._deliveries.claim(limit, AT_ONCE_TO_A_TARGET, room, self._running)
-        self._more = {target for target, left in room.items() if left <= 0}
-        for target, count in Counter(delivery.target for delivery in claimed).items():
-            if count >= room.get(target, AT_ONCE_TO_A_TARGET) or len(claimed) == limit:
-                self._more.add(target)
+        room = {target: self._room(target) for target in {*AT_ONCE_TO, *self._in_flight, *self._narrow}}
+        claimed = await self._deliveries.claim(limit, AT_ONCE_TO_A_WEBHOOK, room, self._running)
+        counts = Counter(delivery.target for delivery in claimed)
+        filled = {target for target, count in counts.items() if count >= room.get(target, AT_ONCE_TO_A_WEBHOOK)}
+        full = {target for target, left in room.items() if left <= 0}
+        self._more, self._all_taken = filled | full, len(claimed) == limit
         for delivery in claimed:
             self._in_flight[delivery.target] += 1
             self._running[delivery.id] = asyncio.create_task(self._deliver(delivery))
         return False
 
+    def _width(self, target: str) -> int:
+        return 1 if target in self._narrow else AT_ONCE_TO.get(target, AT_ONCE_TO_A_WEBHOOK)
+
     def _room(self, target: str) -> int:
-        return max(0, (1 if target in self._narrow else AT_ONCE_TO_A_TARGET) - self._in_flight[target])
+        return max(0, self._width(target) - self._in_flight[target])
 
     async def _deliver(self, delivery: Delivery) -> None:
         trace.begin(None)
@@ -115,10 +121,8 @@ class Worker:
         finally:
             del self._running[delivery.id]
             self._in_flight[target] -= 1
-            if not self._in_flight[target]:
-                del self._in_flight[target]
-            if target in self._more:
-                self._deliveries.added.set()
+            if self._all_taken or (target in self._more and 2 * self._in_flight[target] <= self._width(target)):
+                self._deliveries.added.set()  # not each time: several are claimed at once
 
     async def _attempt(self, delivery: Delivery) -> Outcome:
         try:
