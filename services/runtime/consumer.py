@@ -174,7 +174,7 @@ class _Consumer(Generic[Event]):
                     await self._put_aside(delivered, why)
             else:
                 await delivered.ack()
-        except nats.errors.Error as error:
+        except Exception as error:  # a consumer outlives every failure
             _log.warning("event not acknowledged", subject=delivered.subject, **failure(error))
 
     async def _handle_once(self, delivered: Msg) -> None:

@@ -203,6 +203,20 @@ async def test_a_replay_that_is_done_twice_has_one_effect(bus: Bus, streams: Str
     assert await streams.letters() == []
 
 
+async def test_a_replay_of_what_was_handled_meanwhile_does_nothing(
+    database: Database, stream: str, streams: Streams, heard: Heard
+) -> None:
+    heard.failing = {("p", 1): RuntimeError("not yet")}
+    async with heard.listening():
+        await streams.put("p", 1)
+        await streams.become(1)
+        heard.failing = {}
+        await database.execute("INSERT INTO handled_events VALUES ('test', $1)", f"{stream}.p.1")
+        await streams.replay()
+        await eventually(partial(streams.done, "test"))
+    assert await heard.events() == []
+
+
 async def test_a_reader_that_is_killed_before_it_says_what_it_put_aside_puts_it_aside_once(
     bus: Bus, stream: str, streams: Streams
 ) -> None:
