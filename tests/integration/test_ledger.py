@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from google.type.money_pb2 import Money as MoneyProto
 from payment.v1 import payment_pb2
 
+from services.payment.domain import State, Verdict
 from services.payment.ledger import store as ledger_store
 from services.payment.ledger.store import Ledger
 from services.runtime import paging
@@ -154,14 +156,23 @@ async def test_pages_of_a_statement_are_found_by_an_index(house: House) -> None:
 
 
 async def test_money_goes_round_without_a_deadlock_and_without_a_cent_lost(house: House) -> None:
-    """Payments, refunds and cancels between few users in all directions at once, while the worker settles."""
+    """Payments, decisions, refunds and cancels between few users in all directions at once, while they are settled."""
     users = [await house.user_with(100) for _ in range(3)]
     chance = random.Random(4)  # noqa: S311  # the same every time
     made: list[payment_pb2.Payment] = []
 
     async def pay() -> None:
         payer, payee = chance.sample(users, 2)
-        made.append(await house.pay(payer, payee, chance.randint(1, 30)))
+        house.compliance.verdict = chance.choice([Verdict(State.IN_REVIEW, "", 70), Verdict(State.AUTHORIZED, "", 0)])
+        made.append(await house.pay(payer, payee, chance.randint(1, 10)))
+
+    async def approve() -> None:
+        request = payment_pb2.ApprovePaymentRequest(payment_id=chance.choice(made).id)
+        await house.officer().ApprovePayment(request)
+
+    async def decline() -> None:
+        request = payment_pb2.DeclinePaymentRequest(payment_id=chance.choice(made).id)
+        await house.officer().DeclinePayment(request)
 
     async def cancel() -> None:
         payment = chance.choice(made)
@@ -169,21 +180,29 @@ async def test_money_goes_round_without_a_deadlock_and_without_a_cent_lost(house
         await house.pays(payment.payer_id).CancelPayment(request)
 
     async def refund() -> None:
-        payment = chance.choice(made)
+        payment = chance.choice(first)
         request = payment_pb2.RefundPaymentRequest(payment_id=payment.id, amount=euros(1))
         await house.pays(payment.payee_id, idempotency_key=new_id("key")).RefundPayment(request)
 
     async def deposit() -> None:
         await house.deposit((await house.account(chance.choice(users))).id, 1)
 
-    await asyncio.gather(*(pay() for _ in range(10)))
-    doing = chance.choices([pay, cancel, refund, deposit], [5, 2, 5, 1], k=300)
-    refused = set(filter(None, await asyncio.gather(*map(why_not, doing))))
-    assert refused <= {"ILLEGAL_TRANSITION", "REFUND_EXCEEDS_PAYMENT", "INSUFFICIENT_FUNDS"}
-
     async def all_settled() -> bool:
         return not await house.database.fetch("SELECT FROM payments WHERE state = 'AUTHORIZED'")
 
+    await asyncio.gather(*(pay() for _ in range(30)))
+    await eventually(all_settled)
+    first = [one for one in made if one.state == payment_pb2.Payment.AUTHORIZED]
+    doing = chance.choices([pay, approve, decline, cancel, refund, deposit], [6, 3, 3, 2, 6, 1], k=400)
+    at_once = asyncio.Semaphore(40)
+
+    async def outcome(do: Callable[[], Awaitable[None]]) -> tuple[str, str]:
+        async with at_once:
+            return do.__name__, await why_not(do)
+
+    outcomes = Counter(await asyncio.gather(*map(outcome, doing)))
+    assert {why for _, why in outcomes} <= {"", "ILLEGAL_TRANSITION", "REFUND_EXCEEDS_PAYMENT", "INSUFFICIENT_FUNDS"}
+    assert all(outcomes[do.__name__, ""] for do in doing)
     await eventually(all_settled)
     assert await house.database.fetch("SELECT FROM payments WHERE settle_failures > 0 OR state = 'FAILED'") == []
     await house.require_right_books()
