@@ -1,140 +1,19 @@
-"""Deliveries: e-mail to a real SMTP server, SMS and push to a real HTTP server, by workers on a real Postgres."""
+"""Deliveries and the workers that send them, on a real Postgres, by channels that fail and dawdle as they are told."""
 
 import asyncio
-import json
-import ssl
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from scripts.stack import ports
 from services.notification.delivery import worker as sending
-from services.notification.delivery.channels import ChannelSettings, open_channels
-from services.notification.delivery.domain import Delivery, Message, Outcome
-from services.notification.delivery.email import Email
-from services.notification.delivery.smtp import Connections, server
+from services.notification.delivery.domain import Delivery, Outcome
 from services.notification.delivery.store import Deliveries
-from services.notification.delivery.worker import Channel, Worker
-from services.notification.domain import Contact, Preferences
-from services.runtime.ids import new_id
-from services.runtime.postgres import Database, DatabaseUnavailable, open_database
+from services.runtime.postgres import DatabaseUnavailable
 from tests.integration.conftest import FreshDatabase
-from tests.integration.mailbox import Mailbox, mailbox
-from tests.integration.receiver import Receiver, receiving
+from tests.integration.delivering import Fake, House, delivering
 from tests.waiting import eventually
-
-SENDER = "Drawbridge <no-reply@drawbridge.example>"
-
-
-class Contacts:
-    """Everybody but usr_none has an address; `away` is what is raised instead."""
-
-    def __init__(self, display_name: str = "Ada Byron") -> None:
-        self.display_name = display_name
-        self.away: Exception | None = None
-
-    async def contact(self, user_id: str) -> Contact | None:
-        if self.away:
-            raise self.away
-        return None if user_id == "usr_none" else Contact(self.display_name, f"{user_id}@example.com")
-
-
-class Addresses:
-    """Everybody has a telephone and a device, usr_none has not."""
-
-    async def get(self, user_id: str) -> Preferences:
-        some = Preferences(sms=True, push=True, phone_number="+4915112345678", push_token="device")
-        return Preferences() if user_id == "usr_none" else some
-
-
-class Fake:
-    """A channel that keeps what is sent, and holds it back until it is released."""
-
-    def __init__(self, *, held: bool = False) -> None:
-        self.sent: list[str] = []
-        self.released = asyncio.Event()
-        self.failure: Exception | None = None
-        if not held:
-            self.released.set()
-
-    async def send(self, delivery: Delivery) -> int:
-        self.sent.append(delivery.id)
-        await self.released.wait()
-        if self.failure:
-            raise self.failure
-        return 0
-
-
-@dataclass
-class House:
-    """The deliveries, and workers that are stopped at the end."""
-
-    database: Database
-    url: str
-    stack: AsyncExitStack
-    workers: list[asyncio.Task[None]] = field(default_factory=list)
-
-    async def add(self, *channels: str, user: str = "", body: str = "You paid 42.50 EUR.") -> list[str]:
-        """Writes deliveries of one event to one user. Returns their ids."""
-        payment_id = new_id("pay")
-        messages = [
-            Message(
-                user_id=user or new_id("usr"),
-                channel=channel,
-                event_id=f"payment.{payment_id}.1",
-                event_type="payment.settled",
-                payment_id=payment_id,
-                body=body,
-            )
-            for channel in channels
-        ]
-        for _ in range(2):  # an event may be handled again, after a handler that failed
-            async with self.database.transaction() as connection:
-                await Deliveries(self.database).add(connection, messages)
-        rows = await self.database.fetch("SELECT id FROM deliveries WHERE payment_id = $1 ORDER BY id", payment_id)
-        assert len(rows) == len(channels)
-        return [row["id"] for row in rows]
-
-    async def start(self, channels: Mapping[str, Channel], store: type[Deliveries] = Deliveries) -> asyncio.Task[None]:
-        """Starts a worker as of another replica."""
-        database = await self.stack.enter_async_context(open_database(self.url))
-        task = asyncio.create_task(Worker(store(database), channels).run())
-        self.workers.append(task)
-        return task
-
-    async def stop(self) -> None:
-        for task in self.workers:
-            task.cancel()
-        await asyncio.gather(*self.workers, return_exceptions=True)
-
-    async def row(self, delivery_id: str) -> Any:
-        return await self.database.fetchrow("SELECT * FROM deliveries WHERE id = $1", delivery_id)
-
-    async def became(self, delivery_id: str, condition: Callable[[Any], bool]) -> Any:
-        """Waits until a delivery is as it should be."""
-
-        async def there() -> bool:
-            return condition(await self.row(delivery_id))
-
-        await eventually(there)
-        return await self.row(delivery_id)
-
-    async def ended(self, delivery_id: str) -> tuple[str, int, str]:
-        """Waits until a delivery is done. Returns its state, the attempts and the last error."""
-        row = await self.became(delivery_id, lambda row: row["state"] != "PENDING")
-        assert row["next_attempt_time"] is None
-        return row["state"], row["attempts"], row["error"]
-
-    async def tried(self, delivery_id: str) -> Any:
-        """Waits until an attempt was written down that is not the last one."""
-        return await self.became(delivery_id, lambda row: row["attempts"] > 0 and row["error"])
 
 
 @pytest.fixture(scope="module")
@@ -144,199 +23,22 @@ def url(fresh_database: FreshDatabase) -> str:
 
 @pytest.fixture
 async def house(url: str) -> AsyncIterator[House]:
-    async with AsyncExitStack() as stack:
-        made = House(await stack.enter_async_context(open_database(url)), url, stack)
-        yield made
-        await made.stop()
-        await made.database.execute("DELETE FROM deliveries")
+    async with delivering(url) as house:
+        yield house
 
 
-def to(box: Mailbox, contacts: Contacts | None = None, ca: Path | None = None, login: str = "") -> Email:
-    """The channel that sends to a mailbox."""
-    tls = ssl.create_default_context(cafile=ca)
-    return Email(Connections(server(f"smtp://{login}localhost:{box.port}"), tls), SENDER, contacts or Contacts())
-
-
-@asynccontextmanager
-async def providing(receiver: Receiver) -> AsyncIterator[dict[str, Channel]]:
-    """The channels that send to an HTTP provider, as the environment switches them on."""
-    settings = ChannelSettings(
-        sms_url=f"{receiver.url}/sms",
-        sms_secret=SecretStr("s3cret"),
-        push_url=f"{receiver.url}/push",
-        push_secret=SecretStr("pu5h"),
-    )
-    async with open_channels(settings, Contacts(), Addresses()) as channels:
-        yield channels
-
-
-async def test_two_workers_send_every_delivery_once(house: House) -> None:
-    async with mailbox() as box:
-        ids = [one for _ in range(150) for one in await house.add("EMAIL")]
-        for _ in range(2):
-            await house.start({"EMAIL": to(box)})
-        for delivery_id in ids:
-            assert await house.ended(delivery_id) == ("DELIVERED", 1, "")
-        assert Counter(box.ids) == Counter(ids)
-
-
-async def test_an_email_says_whom_it_is_from_and_for_and_what_happened(house: House) -> None:
-    async with mailbox() as box:
-        user = new_id("usr")
-        [delivery_id] = await house.add("EMAIL", user=user, body="You paid 42.50 EUR to Zoë.")
-        await house.start({"EMAIL": to(box, Contacts("Müller, Jörg"))})
-        await house.ended(delivery_id)
-    [mail] = box.mails
-    assert mail.recipient == f"{user}@example.com"
-    assert mail.message["To"].addresses[0].display_name == "Müller, Jörg"
-    assert mail.message["From"] == SENDER
-    assert mail.message["Subject"] == "You paid 42.50 EUR to Zoë."
-    assert mail.message["Message-ID"] == f"<{delivery_id}@drawbridge.example>"
-    assert datetime.now(mail.message["Date"].datetime.tzinfo) - mail.message["Date"].datetime < timedelta(minutes=1)
-    text = mail.message.get_content()
-    assert "Hello Müller, Jörg" in text
-    assert "You paid 42.50 EUR to Zoë." in text
-
-
-async def test_an_email_waits_for_a_server_that_is_away(house: House) -> None:
-    [port] = ports.free(1)
-    [delivery_id] = await house.add("EMAIL")
-    await house.start({"EMAIL": to(Mailbox(port))})
-    away = await house.tried(delivery_id)
-    assert (away["state"], away["next_attempt_time"] - away["last_attempt_time"] < timedelta(seconds=2)) == (
-        "PENDING",
-        True,
-    )
-    async with mailbox(port) as box:
-        state, attempts, error = await house.ended(delivery_id)
-        assert (state, error, box.ids) == ("DELIVERED", "", [delivery_id])
-        assert attempts > 1
-
-
-@pytest.mark.parametrize("command", ["RCPT", "DATA", "MESSAGE"])
-async def test_an_email_that_the_server_never_takes_is_given_up(house: House, command: str) -> None:
-    async with mailbox() as box:
-        user = new_id("usr")
-        box.answers[command] = [f"550 5.1.1 <{user}@example.com> is unknown"]
-        [delivery_id] = await house.add("EMAIL", user=user)
-        await house.start({"EMAIL": to(box)})
-        assert await house.ended(delivery_id) == ("FAILED", 1, "the server answered 550 5.1.1")
-        assert not box.mails
-
-
-@pytest.mark.parametrize(
-    ("command", "answer"),
-    [("RCPT", "451 4.7.1 later"), ("MESSAGE", "452 full"), ("MAIL", "530 5.7.0 log in"), ("EHLO", "421 busy")],
-)
-async def test_an_email_that_the_server_does_not_take_now_is_sent_again(
-    house: House, command: str, answer: str
-) -> None:
-    async with mailbox() as box:
-        box.answers[command] = [answer]
-        [delivery_id] = await house.add("EMAIL")
-        await house.start({"EMAIL": to(box)})
-        assert (await house.tried(delivery_id))["error"]
-        state, attempts, _ = await house.ended(delivery_id)
-        assert (state, box.ids) == ("DELIVERED", [delivery_id])
-        assert attempts > 1
-
-
-async def test_an_email_is_encrypted_when_the_server_can(house: House, certificates: Path) -> None:
-    offered = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    offered.load_cert_chain(certificates / "public.pem", certificates / "public.key")
-    async with mailbox(tls=offered) as box:
-        [delivery_id] = await house.add("EMAIL")
-        await house.start({"EMAIL": to(box, ca=certificates / "edge-ca.pem", login="us%40er:p%3Ass@")})
+async def test_two_workers_share_the_work_and_send_every_delivery_once(house: House) -> None:
+    ids = {one for _ in range(150) for one in await house.add("EMAIL")}
+    channels = [Fake(), Fake()]
+    for channel in channels:
+        await house.start({"EMAIL": channel})
+    for delivery_id in ids:
         assert await house.ended(delivery_id) == ("DELIVERED", 1, "")
-        [mail] = box.mails
-        assert (mail.encrypted, mail.login) == (True, "us@er:p:ss")
-
-
-async def test_nobody_logs_in_without_encryption_and_nothing_goes_to_a_stranger(
-    house: House, certificates: Path
-) -> None:
-    offered = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    offered.load_cert_chain(certificates / "public.pem", certificates / "public.key")
-    async with mailbox() as plain, mailbox(tls=offered) as stranger:
-        [mail, sms] = await house.add("EMAIL", "SMS")
-        await house.start({"EMAIL": to(plain, login="user:password@"), "SMS": to(stranger)})
-        await house.tried(mail)
-        await house.tried(sms)
-        assert not {"AUTH", "MAIL"}.intersection(plain.commands + stranger.commands)
-
-
-@pytest.mark.parametrize("name", ["Ada\r\nBcc: everybody@example.com", "Ada\nBcc: everybody@example.com"])
-async def test_a_name_cannot_add_a_header(house: House, name: str) -> None:
-    async with mailbox() as box:
-        [delivery_id] = await house.add("EMAIL")
-        await house.start({"EMAIL": to(box, Contacts(name))})
-        state, _, _ = await house.ended(delivery_id)
-        assert (state, box.mails) == ("FAILED", [])
-
-
-async def test_nothing_is_sent_to_a_user_who_is_gone_and_it_is_awaited_who_cannot_be_asked_for(house: House) -> None:
-    async with mailbox() as box:
-        contacts = Contacts()
-        await house.start({"EMAIL": to(box, contacts)})
-        [gone] = await house.add("EMAIL", user="usr_none")
-        assert (await house.ended(gone))[:2] == ("FAILED", 1)
-        contacts.away = ConnectionError("user at 10.0.0.7 is away")
-        [delivery_id] = await house.add("EMAIL")
-        assert (await house.tried(delivery_id))["error"] == "ConnectionError"
-        contacts.away = None
-        assert (await house.ended(delivery_id))[0] == "DELIVERED"
-
-
-async def test_sms_and_push_messages_go_to_their_provider(house: House) -> None:
-    async with receiving() as receiver, providing(receiver) as channels:
-        await house.start(channels)
-        ids = await house.add("SMS", "PUSH")
-        for delivery_id in ids:
-            assert await house.ended(delivery_id) == ("DELIVERED", 1, "")
-            assert (await house.row(delivery_id))["response_status"] == 204
-    by_path = {post.path: post for post in receiver.posts}
-    for path, secret, address in (("/sms", "s3cret", "+4915112345678"), ("/push", "pu5h", "device")):
-        post = by_path[path]
-        assert post.headers["authorization"] == f"Bearer {secret}"
-        assert post.headers["content-type"] == "application/json"
-        body = json.loads(post.body)
-        assert post.headers["idempotency-key"] == body["id"]
-        assert body == {"id": body["id"], "to": address, "text": "You paid 42.50 EUR."}
-    assert {post.headers["idempotency-key"] for post in receiver.posts} == set(ids)
-
-
-@pytest.mark.parametrize(
-    ("status", "ends"), [(400, "FAILED"), (429, "DELIVERED"), (503, "DELIVERED"), (301, "DELIVERED")]
-)
-async def test_what_the_provider_refuses_is_given_up_and_what_it_cannot_do_is_sent_again(
-    house: House, status: int, ends: str
-) -> None:
-    async with receiving() as receiver, providing(receiver) as channels:
-        receiver.answer_with(status, 200, Location="/elsewhere")
-        await house.start(channels)
-        [delivery_id] = await house.add("SMS")
-        state, attempts, error = await house.ended(delivery_id)
-        assert (state, attempts, len(receiver.posts)) == (ends, 1 + (ends == "DELIVERED"), attempts)
-        assert error == ("" if ends == "DELIVERED" else f"the provider answered {status}")
-        assert {(post.path, post.headers["idempotency-key"]) for post in receiver.posts} == {("/sms", delivery_id)}
-
-
-async def test_a_provider_is_not_asked_again_before_it_said(house: House) -> None:
-    async with receiving() as receiver, providing(receiver) as channels:
-        receiver.answer_with(429, **{"Retry-After": "120"})
-        await house.start(channels)
-        [delivery_id] = await house.add("SMS")
-        row = await house.tried(delivery_id)
-        assert row["response_status"] == 429
-        assert timedelta(seconds=119) < row["next_attempt_time"] - row["last_attempt_time"] < timedelta(seconds=125)
-
-
-async def test_no_sms_goes_to_a_user_without_a_number(house: House) -> None:
-    async with receiving() as receiver, providing(receiver) as channels:
-        await house.start(channels)
-        [delivery_id] = await house.add("SMS", user="usr_none")
-        assert (await house.ended(delivery_id))[0] == "FAILED"
-        assert not receiver.posts
+    one, other = (channel.sent for channel in channels)
+    assert len(one) + len(other) == len(ids)
+    assert {*one, *other} == ids
+    assert one
+    assert other
 
 
 async def test_a_slow_target_holds_up_itself_only_and_is_asked_by_few_at_once(house: House) -> None:

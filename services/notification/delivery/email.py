@@ -67,7 +67,7 @@ def write(delivery: Delivery, contact: Contact, sender: str, now: datetime) -> E
         message["To"] = Address(contact.display_name, addr_spec=contact.email)
     except ValueError as error:  # its text has the address
         raise Refused("the address cannot be written into an e-mail") from error
-    message["Subject"] = delivery.body
+    message["Subject"] = delivery.event_type.replace(".", " ").replace("_", " ").capitalize()  # says no amount
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers by machines
     text = _TEXT.format(name=contact.display_name, sentence=delivery.body, payment_id=delivery.payment_id)
     message.set_content(text, cte="quoted-printable")
