@@ -1,5 +1,6 @@
 """Settlement, where something goes wrong: crashes, faults of one payment, accounts in use."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from payment.v1 import payment_pb2
 
 from services.payment.ledger import store as ledger_store
+from services.payment.settlement import Settlement
 from services.runtime.ids import new_id
 from services.runtime.postgres import DatabaseUnavailable
 from tests.integration.conftest import FreshDatabase
@@ -78,6 +80,18 @@ async def test_a_payment_whose_settlement_crashed_comes_again_soon_and_it_is_not
         await house.database.execute(_LATER, payment.id)
     assert (await house.settled(payer, payment.id)).state == Payment.SETTLED
     assert (await house.account(payee)).balance == euros(1)
+
+
+async def test_replicas_share_the_work(house: House) -> None:
+    payer, payee = await house.user_with(60), await house.user_with(0)
+    async with house.settling_paused():
+        payments = [await house.pay(payer, payee, 1) for _ in range(60)]
+    replicas = [asyncio.create_task(Settlement(house.payments).run()) for _ in range(2)]  # and the one that goes on
+    for payment in payments:
+        assert (await house.settled(payer, payment.id)).sequence == 2
+    for replica in replicas:
+        replica.cancel()
+    assert (await house.account(payee)).balance == euros(60)
 
 
 async def test_a_payment_that_cannot_be_settled_holds_up_no_other_and_is_settled_when_it_can_be(house: House) -> None:
