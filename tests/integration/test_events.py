@@ -191,6 +191,17 @@ async def test_events_wait_in_order_while_the_stream_is_full(
     assert await ids(bus, stream) == [f"p.{sequence}" for sequence in range(1, 6)]
 
 
+async def test_a_consumer_that_had_nothing_to_do_for_long_still_listens(
+    outbox: Outbox, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "FETCH_SECONDS", 0.001)  # it asks in vain many times before each
+    keys = [(f"p{number}", 1) for number in range(3 * consumer.CONCURRENT)]
+    async with relaying(outbox), heard.listening():
+        for number, key in enumerate(keys):
+            await publish(outbox, *key)
+            await handled(heard, *keys[: number + 1])
+
+
 async def test_an_event_that_fails_comes_again_and_holds_up_no_other(outbox: Outbox, heard: Heard) -> None:
     heard.failing_once = {("bad", 1): RuntimeError("not this time")}
     async with relaying(outbox), heard.listening():
