@@ -19,7 +19,6 @@ from google.protobuf.message import Message
 
 from services.runtime import trace
 from services.runtime.bus import DUPLICATE_SECONDS, MESSAGE_ID, TRACEPARENT, Bus, BusUnavailable, EventRefused
-from services.runtime.log import failure
 from services.runtime.postgres import Connection, Database
 from services.runtime.worker import repeat
 
@@ -99,7 +98,7 @@ class Outbox:
                 try:
                     await self._bus.publish(self._server, subject, row["payload"], headers)
                 except EventRefused as error:  # the others must not wait for it, only those that come after it
-                    _log.error("event not published", message_id=row["message_id"], **failure(error))
+                    _log.error("event not published", message_id=row["message_id"], error=str(error))
                     self._refused[subject] = asyncio.get_running_loop().time() + REFUSED_SECONDS
                     return
             stored.append(row["position"])
