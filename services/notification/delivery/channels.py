@@ -1,8 +1,10 @@
 """The channels that the environment switches on."""
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from email.utils import parseaddr
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -22,6 +24,12 @@ def _smtp_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _sender(sender: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(sender)[1]):
+        raise ValueError("must be an address, or a name and an address in angle brackets")
+    return sender
+
+
 _HttpUrl = Annotated[str, Field(pattern=r"^(https?://[^/\s]+.*)?$")]
 
 
@@ -30,7 +38,7 @@ class ChannelSettings(BaseSettings):
 
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp_url)] = SecretStr("")
     """smtp://host:25 or smtps://user:password@host:465."""
-    smtp_from: str = "Drawbridge <no-reply@drawbridge.example>"
+    smtp_from: Annotated[str, AfterValidator(_sender)] = "Drawbridge <no-reply@drawbridge.example>"
     sms_url: _HttpUrl = ""
     sms_secret: SecretStr = SecretStr("")
     push_url: _HttpUrl = ""

@@ -1,11 +1,12 @@
 """Connections to an SMTP server, used again while there is something to send."""
 
 import asyncio
+import re
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiosmtplib
 
@@ -13,6 +14,7 @@ SEND_SECONDS = 9.0
 """Less than an attempt may take: a message that was taken must not count as one that was not."""
 IDLE_SECONDS = 1.0
 QUIT_SECONDS = 1.0
+_URL = re.compile(r"(smtps?)://(?:([^:@/\s]+):([^@/\s]*)@)?(\[[0-9A-Fa-f:.]+\]|[^:@/\[\]\s]+)(?::([0-9]{1,5}))?/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +31,19 @@ class Server:
 
 
 def server(url: str) -> Server:
-    """Reads smtp://host:25 or smtps://user:password@host:465. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError("must be smtp:// or smtps://, a host, and no path")
-    tls, credentials = parts.scheme == "smtps", parts.username is not None
-    port = parts.port or (465 if tls else 587 if credentials else 25)
-    if not credentials:
-        return Server(parts.hostname, port, tls)
-    return Server(parts.hostname, port, tls, unquote(parts.username or ""), unquote(parts.password or ""))
+    """Reads smtp://host:25 or smtps://user:password@host:465. Raises ValueError, which does not repeat it."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError("must be smtp://HOST:PORT or smtps://USER:PASSWORD@HOST:PORT")
+    scheme, username, password, host, port = match.groups()
+    tls, credentials = scheme == "smtps", username is not None
+    return Server(
+        host.strip("[]"),
+        int(port or (465 if tls else 587 if credentials else 25)),
+        tls,
+        unquote(username) if credentials else None,
+        unquote(password) if credentials else None,
+    )
 
 
 class Connections:

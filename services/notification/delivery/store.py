@@ -9,7 +9,7 @@ from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database
 from services.runtime.sweep import Sweep
 
-LEASE = timedelta(seconds=60)
+LEASE = timedelta(seconds=30)
 """After how long a delivery is tried again whose worker is gone. Longer than an attempt takes."""
 KEPT = timedelta(days=30)
 """For how long what became of a delivery can be looked up. It is done long before."""
