@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from google.type.money_pb2 import Money
 from payment.v1.payment_pb2 import Payment, PaymentEvent
@@ -97,8 +98,8 @@ async def relaying(*outboxes: Outbox) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _running(*work: "asyncio._CoroutineLike[None]") -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(one) for one in work]
+async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
     finally:
