@@ -77,8 +77,7 @@ class _Session:
     async def _do(self, command: str, line: str) -> None:
         if command == "EHLO":
             offered = ["STARTTLS"] if self._box.tls and not self._encrypted else []
-            offered += ["AUTH PLAIN"] if self._encrypted else []
-            await self._answer(*(f"250-{one}" for one in ("mailbox", *offered)), "250 SMTPUTF8")
+            await self._answer(*(f"250-{one}" for one in ("mailbox", "AUTH PLAIN", *offered)), "250 SMTPUTF8")
         elif command == "STARTTLS" and self._box.tls:
             await self._answer("220 go on")
             await self._writer.start_tls(self._box.tls)

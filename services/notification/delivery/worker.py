@@ -102,6 +102,7 @@ class Worker:
             started = time.monotonic()
             outcome = await self._attempt(delivery)
             seconds = time.monotonic() - started
+            await self._record(delivery, outcome)
             if outcome.state == "PENDING" or seconds > SLOW_SECONDS:
                 self._narrow.add(target)
             else:
@@ -117,7 +118,6 @@ class Worker:
                 ms=round(seconds * 1000, 2),
                 **told,
             )
-            await self._record(delivery, outcome)
         finally:
             del self._running[delivery.id]
             self._in_flight[target] -= 1
