@@ -16,7 +16,8 @@ from scripts.stack.folder import run_folder
 from tests.edge.people import People
 from tests.edge.stack import Stack
 from tests.faults.book import Book, Books
-from tests.faults.invariants import every_accepted_payment_is_terminal, violations
+from tests.faults.invariants import violations
+from tests.faults.invariants.money import every_accepted_payment_is_terminal
 from tests.faults.log import Log
 from tests.faults.storm import Storm
 from tests.faults.town import Town

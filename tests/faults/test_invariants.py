@@ -14,6 +14,7 @@ from payment.v1 import payment_pb2
 from tests.edge.people import Person
 from tests.faults import invariants
 from tests.faults.book import DEAD_LETTERS, Book, Message
+from tests.faults.invariants import answers, events, money
 from tests.faults.log import Answer, Wish
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -180,59 +181,59 @@ def only_errors(book: Any) -> None:
 
 
 BREAKS: dict[invariants.Invariant, dict[str, Break]] = {
-    invariants.every_wish_is_answered: {"only errors": only_errors},
-    invariants.errors_are_documented: {
+    answers.every_wish_is_answered: {"only errors": only_errors},
+    answers.errors_are_documented: {
         "a 500": answered(status=500, reason="INTERNAL"),
         "no Retry-After": answered(status=503, reason="SERVICE_UNAVAILABLE"),
         "late": answered(seconds=11.0),
         "a payment refused": answered(status=400, reason="ILLEGAL_TRANSITION"),
     },
-    invariants.one_key_has_one_answer: {
+    answers.one_key_has_one_answer: {
         "another body": answered(content=b"{}"),
         "another place": answered(location=""),
         "done again": answered(replayed=False),
     },
-    invariants.every_payment_that_was_answered_exists_once: {
+    answers.every_payment_that_was_answered_exists_once: {
         "lost": lambda book: book.payments.pop(0),
         "from nowhere": lambda book: book.wishes.pop(0),
         "two keys": lambda book: book.wishes.append(book.wishes[0]),
         "another amount": on("payments", 0, amount=101),
     },
-    invariants.no_key_has_two_payments: {"doubled": lambda book: book.payments.append(book.payments[0])},
-    invariants.every_deposit_that_was_answered_was_made_once: {
+    answers.no_key_has_two_payments: {"doubled": lambda book: book.payments.append(book.payments[0])},
+    answers.every_deposit_that_was_answered_was_made_once: {
         "doubled": lambda book: book.entries.append(book.entries[1]),
         "lost": lambda book: book.entries.pop(1),
     },
-    invariants.every_change_that_was_answered_is_in_the_history: {
+    answers.every_change_that_was_answered_is_in_the_history: {
         "lost": lambda book: book.changes.pop(),
         "otherwise": on("changes", 0, state="IN_REVIEW"),
     },
-    invariants.every_refund_that_was_answered_was_made_once: {
+    answers.every_refund_that_was_answered_was_made_once: {
         "doubled": on("payments", 0, refunded=20),
         "lost": on("payments", 2, refunded=20),
     },
-    invariants.the_ledger_sums_to_zero: {
+    money.the_ledger_sums_to_zero: {
         "one side": on("entries", 2, amount=-99),
         "another currency": on("entries", 2, currency_code="USD"),
         "another payment": on("entries", 2, payment_id="refunded"),
     },
-    invariants.balances_are_the_sums_of_their_entries: {
+    money.balances_are_the_sums_of_their_entries: {
         "balance": on("accounts", 1, balance=171),
         "reserved": on("accounts", 0, reserved=0),
         "overdrawn": on("accounts", 1, balance=-1),
     },
-    invariants.money_moved_as_payments_say: {
+    money.money_moved_as_payments_say: {
         "nothing moved": lambda book: book.entries.__delitem__(slice(2, 4)),
         "moved though declined": on("payments", 0, state="DECLINED"),
         "to a stranger": on("entries", 3, account_id="outside"),
     },
-    invariants.every_accepted_payment_is_terminal: {"not settled": on("payments", 0, state="AUTHORIZED")},
-    invariants.every_history_is_a_legal_path: {
+    money.every_accepted_payment_is_terminal: {"not settled": on("payments", 0, state="AUTHORIZED")},
+    money.every_history_is_a_legal_path: {
         "a gap": lambda book: book.changes.pop(5),
         "no way": on("changes", 0, state="DECLINED"),
         "another end": on("payments", 0, state="REFUNDED"),
     },
-    invariants.every_change_is_in_the_stream_once: {
+    events.every_change_is_in_the_stream_once: {
         "in the outbox": lambda book: book.outboxes["user"].append({"message_id": "user.ada.2"}),
         "twice": lambda book: book.streams["payment"].append(book.streams["payment"][-1]),
         "not there": lambda book: book.streams["payment"].pop(),
@@ -241,22 +242,22 @@ BREAKS: dict[invariants.Invariant, dict[str, Break]] = {
         "another payer": retold(0, payer_id="eve"),
         "another order": lambda book: book.streams["payment"].reverse(),
     },
-    invariants.every_event_is_handled_once: {
+    events.every_event_is_handled_once: {
         "not handled": lambda book: book.handled["compliance"].pop(),
         "handled again": lambda book: book.handled["notification"].append("payment.settled.1"),
     },
-    invariants.everybody_is_told_of_every_change_once: {
+    events.everybody_is_told_of_every_change_once: {
         "the payer is not": lambda book: book.notifications.pop(0),
         "the payee is not": lambda book: book.notifications.pop(2),
         "twice": lambda book: book.notifications.append(book.notifications[0]),
         "a stranger": lambda book: book.notifications.append(book.notifications[0] | {"user_id": "eve"}),
     },
-    invariants.an_invoice_is_paid_when_its_payment_is_settled: {
+    money.an_invoice_is_paid_when_its_payment_is_settled: {
         "not paid": on("invoices", 0, state="OPEN"),
         "paid too early": on("payments", 1, state="AUTHORIZED"),
         "unknown": on("invoices", 0, state="OPEN", payment_id=None),
     },
-    invariants.nothing_is_in_the_dead_letters: {
+    events.nothing_is_in_the_dead_letters: {
         "a letter": lambda book: book.streams[DEAD_LETTERS].append(Message("deadletter.notification", "", b"")),
     },
     invariants.nothing_is_left_behind: {
