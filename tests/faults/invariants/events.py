@@ -59,7 +59,9 @@ def everybody_is_told_of_every_change_once(book: Book) -> Iterator[str]:
         told_to = [(payment[party], payment["id"], change["create_time"]) for party in ("payer_id", "payee_id")]
         needed.update(told_to if change["state"] in MOVED else told_to[:1])
         allowed.update(told_to)  # two changes may be of the same moment, when the clock was set back
-    told = Counter((row["user_id"], row["payment_id"], row["create_time"]) for row in book.notifications)
+    told: Counter[tuple[object, ...]] = Counter(
+        (row["user_id"], row["payment_id"], row["create_time"]) for row in book.notifications
+    )
     for one in needed - told:
         yield f"not told of a change: {one}"
     for one in told - allowed:
