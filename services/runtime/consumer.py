@@ -2,8 +2,8 @@
 
 The effect and the note that the event was handled are one transaction, so an event that comes again, for whatever
 reason, does nothing. One that cannot be handled becomes a dead letter: at once when it is no event or breaks the rules
-of the contract, after six deliveries when its handler fails. One whose handler cannot reach something it needs is
-delivered again for ever.
+of the contract, after six failures of its handler in one process. One whose handler cannot reach something it needs
+is delivered again for ever.
 """
 
 import asyncio
@@ -93,6 +93,8 @@ class _Consumer(Generic[Event]):
         self._tasks = tasks
         self._free = asyncio.Semaphore(CONCURRENT)
         self._subjects: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._failures: dict[int, int] = {}
+        """How often the handler failed here, by the event's place in the stream. Deliveries have other reasons, too."""
         self._database_may_be_away = False
         self._subscription: JetStreamContext.PullSubscription | None = None
 
@@ -151,7 +153,7 @@ class _Consumer(Generic[Event]):
     async def _answer(self, delivered: Msg) -> None:
         """Handles an event, and tells JetStream what became of it. Whatever is not told, it delivers again."""
         trace.begin((delivered.headers or {}).get(TRACEPARENT))
-        attempt = delivered.metadata.num_delivered
+        place = delivered.metadata.sequence.stream
         try:
             try:
                 await self._handle_once(delivered)
@@ -161,21 +163,30 @@ class _Consumer(Generic[Event]):
                 raise
             except (Unavailable, DeadlineExceeded, ConnectionError, TimeoutError) as error:
                 self._database_may_be_away = True
-                _log.warning("event delayed", subject=delivered.subject, attempt=attempt, **failure(error))
+                _log.warning("event delayed", subject=delivered.subject, **failure(error))
                 await delivered.nak(delay=UNAVAILABLE_SECONDS)
             except Undeliverable as error:
                 await self._put_aside(delivered, error)
             except Exception as error:
-                _log.warning("event failed", subject=delivered.subject, attempt=attempt, **failure(error))
-                if attempt <= len(BACKOFF_SECONDS):
-                    await delivered.nak(delay=BACKOFF_SECONDS[attempt - 1])
+                failures = self._failed(place)
+                _log.warning("event failed", subject=delivered.subject, failures=failures, **failure(error))
+                if failures <= len(BACKOFF_SECONDS):
+                    await delivered.nak(delay=BACKOFF_SECONDS[failures - 1])
                 else:
                     why = Undeliverable("HANDLER_FAILED", f"{type(error).__name__}: {error}")
                     await self._put_aside(delivered, why)
             else:
+                self._failures.pop(place, None)
                 await delivered.ack()
         except Exception as error:  # a consumer outlives every failure
             _log.warning("event not acknowledged", subject=delivered.subject, **failure(error))
+
+    def _failed(self, place: int) -> int:
+        """Counts a failure of the handler. Returns how often it failed on this event."""
+        failures = self._failures[place] = self._failures.pop(place, 0) + 1
+        if len(self._failures) > UNACKNOWLEDGED:  # another replica was done with those that nothing was heard of since
+            del self._failures[next(iter(self._failures))]
+        return failures
 
     async def _handle_once(self, delivered: Msg) -> None:
         headers = delivered.headers or {}
@@ -208,5 +219,6 @@ class _Consumer(Generic[Event]):
             _log.error("event not put aside", subject=delivered.subject, **failure(error))
             await delivered.nak(delay=BACKOFF_SECONDS[-1])
         else:
+            self._failures.pop(delivered.metadata.sequence.stream, None)
             _log.error("event put aside", subject=delivered.subject, reason=why.reason, error=str(why))
             await delivered.term()

@@ -25,6 +25,9 @@ from services.runtime.worker import repeat
 BATCH = 200
 POLL_SECONDS = 1.0
 """How soon another replica relays what a crashed one committed."""
+BATCH_SECONDS = 5.0
+"""What a batch has not published by then goes with the next, maybe another replica's: this one may have been frozen,
+and Postgres ends a transaction in which nothing happens."""
 REFUSED_SECONDS = 30.0
 """How long a subject waits whose next event JetStream refused."""
 
@@ -73,6 +76,7 @@ class Outbox:
         async with self._database.transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _RELAY_LOCK):
                 return False
+            until = asyncio.get_running_loop().time() + BATCH_SECONDS
             rows = await connection.fetch(_NEXT, BATCH, self._waiting(), _MAY_BE_FORGOTTEN)
             if not rows:
                 return False
@@ -81,7 +85,7 @@ class Outbox:
             for row in rows:
                 subjects[row["subject"]].append(row)
             stored: list[int] = []
-            publishing = (self._publish(subject, of_one, stored) for subject, of_one in subjects.items())
+            publishing = (self._publish(subject, of_one, stored, until) for subject, of_one in subjects.items())
             # All to their end: what is stored is noted, whatever becomes of the others.
             failures = [one for one in await asyncio.gather(*publishing, return_exceptions=True) if one]
             await connection.execute(_DONE, stored)
@@ -89,10 +93,12 @@ class Outbox:
             raise failed
         return True
 
-    async def _publish(self, subject: str, rows: Sequence[asyncpg.Record], stored: list[int]) -> None:
+    async def _publish(self, subject: str, rows: Sequence[asyncpg.Record], stored: list[int], until: float) -> None:
         """Publishes the events of one subject, each after the one before was stored, and notes their positions."""
-        published = await self._published(subject) if rows[0]["waited"] else ()
+        published = await self._published(subject, until) if rows[0]["waited"] else ()
         for row in rows:
+            if asyncio.get_running_loop().time() > until:
+                return
             if row["message_id"] not in published:
                 headers = {MESSAGE_ID: row["message_id"], TRACEPARENT: row["traceparent"]}
                 try:
@@ -103,20 +109,21 @@ class Outbox:
                     return
             stored.append(row["position"])
 
-    async def _published(self, subject: str) -> set[str]:
-        """Returns the ids of a subject's events in the stream."""
+    async def _published(self, subject: str, until: float) -> set[str]:
+        """Returns the ids of a subject's events in the stream, or some of them when that takes too long."""
         jetstream = await self._bus.stream(self._server)
         ids: set[str] = set()
         sequence = 0
         try:
-            while True:
+            while asyncio.get_running_loop().time() <= until:
                 found = await jetstream.get_msg(self._server, seq=sequence + 1, subject=subject, next=True)
                 sequence = found.seq or 0
                 ids.add((found.headers or {}).get(MESSAGE_ID, ""))
         except nats.js.errors.NotFoundError:
-            return ids
+            pass
         except nats.errors.Error as error:
             raise BusUnavailable from error
+        return ids
 
     def _waiting(self) -> list[str]:
         """Returns the subjects whose next event was refused a short while ago."""

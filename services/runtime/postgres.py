@@ -25,12 +25,17 @@ _LOST = (
     asyncpg.OperatorInterventionError,  # it is shutting down or starting up
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,  # it is the primary no longer
+    asyncpg.TransactionRollbackError,  # a deadlock with a migration, say
+    asyncpg.InvalidCachedStatementError,  # a migration changed a table; once for each connection
 )
 _NULL_CHARACTER = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)  # in text, in JSON
 
 
 class DatabaseUnavailable(Unavailable):
-    """Postgres cannot be reached, or was lost before it answered: what was asked may or may not have happened."""
+    """Postgres cannot be reached, was lost before it answered, or rolled back for no fault of the request.
+
+    What was asked may or may not have happened.
+    """
 
     message = "The service cannot reach its database right now."
 
@@ -73,7 +78,8 @@ class Database:
             yield connection
 
     async def session(self) -> Session:
-        """Opens a connection beside the pool, for what lasts as long as it does. Closed with the pool at the latest.
+        """Opens a connection beside the pool, for what lasts as long as it does. Closed with the pool at the latest,
+        and by Postgres when it is not used for half a minute.
 
         Raises DatabaseUnavailable.
         """
@@ -118,6 +124,8 @@ _NOTICED_WHEN_GONE = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2"
 """Ends the session of a machine that is gone after 11 s, not after hours."""
 _NOTICED_WHEN_FROZEN = {"idle_in_transaction_session_timeout": "15s"}
 """Ends the transaction of a process that does not go on with it: others wait for what it locked."""
+_SESSION_NOTICED_WHEN_FROZEN = {"idle_session_timeout": "30s"}
+"""Ends the session of a process that has not used it for longer than any call takes."""
 
 
 @asynccontextmanager
@@ -132,7 +140,9 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         reset=_keep,
         server_settings=_NOTICED_WHEN_GONE | _NOTICED_WHEN_FROZEN,
     )
-    connect = partial(asyncpg.connect, url, timeout=ACQUIRE_SECONDS, server_settings=_NOTICED_WHEN_GONE)
+    connect = partial(
+        asyncpg.connect, url, timeout=ACQUIRE_SECONDS, server_settings=_NOTICED_WHEN_GONE | _SESSION_NOTICED_WHEN_FROZEN
+    )
     async with pool:
         database = Database(pool, connect)
         try:

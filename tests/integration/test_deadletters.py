@@ -152,12 +152,13 @@ async def test_100_poisoned_among_1000_good_events_are_100_dead_letters_and_repl
             "NO_EVENT_ID": 20,
             "HANDLER_FAILED": 20,
         }
-        assert heard.failures == Counter(dict.fromkeys(failing, 6))
+        assert heard.failures.keys() == set(failing)
+        assert all(6 <= failures <= 2 * 6 for failures in heard.failures.values())  # by either of two replicas
         told = {letter.headers["Drawbridge-Subject"]: dict(letter.headers) for letter in letters}
         failed = told[f"{stream}.failing0"]
         assert failed["Drawbridge-Event-Id"] == f"{stream}.failing0.1"
         assert failed["Drawbridge-Error"] == "RuntimeError: it has a fault: \\u20ac"
-        assert failed["Drawbridge-Deliveries"] == "6"
+        assert int(failed["Drawbridge-Deliveries"]) >= 6
         assert (failed["Drawbridge-Consumer"], failed["Drawbridge-Stream"]) == ("test", stream)
         assert failed["Drawbridge-Stream-Sequence"].isdigit()
         assert "0af7651916cd43dd8448eb211c80319c" in failed["traceparent"]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import nats.js.errors
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from scripts.stack.folder import RunFolder
 from services.runtime import consumer, deadletters
+from services.runtime import outbox as outbox_module
 from services.runtime.bus import MESSAGE_ID, Bus, open_bus
 from services.runtime.errors import Unavailable
 from services.runtime.ids import new_id
@@ -147,6 +149,28 @@ async def test_a_relay_that_comes_back_late_publishes_nothing_twice(
     async with relaying(outbox):
         await eventually(partial(sent, database))
     assert [one for one in await ids(bus, stream) if one != "other"] == ["p.1", "p.2", "p.3"]
+
+
+async def test_a_relay_gets_on_however_slow_nats_is(
+    stream: str, database: Database, bus: Bus, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_it = bus.publish
+
+    async def publish_slowly(*what: Any) -> None:
+        await asyncio.sleep(outbox_module.BATCH_SECONDS)
+        await publish_it(*what)
+
+    async def some_are_noted() -> bool:
+        return 0 < len(await database.fetch(_WAITING)) < 4
+
+    monkeypatch.setattr(outbox_module, "BATCH_SECONDS", 0.1)
+    monkeypatch.setattr(bus, "publish", publish_slowly)
+    for sequence in (1, 2, 3, 4):
+        await publish(outbox, "p", sequence)
+    async with relaying(outbox):
+        await eventually(some_are_noted)
+        await eventually(partial(sent, database))
+    assert await ids(bus, stream) == ["p.1", "p.2", "p.3", "p.4"]
 
 
 async def test_events_that_jetstream_refuses_hold_up_only_those_of_their_subjects(
@@ -292,8 +316,10 @@ async def test_what_a_handler_cannot_reach_is_waited_for_for_ever(
         await eventually(often)
         await publish(outbox, "good", 1)
         await handled(heard, ("good", 1))
+        heard.failing_once = {("early", 1): RuntimeError("once is no reason to give up")}
         heard.failing = {}
         await handled(heard, ("good", 1), ("early", 1))
+        assert heard.failing_once == {}
         await eventually(partial(nothing_is_left, bus, stream))
     assert [letter async for letter in deadletters.stored(bus) if letter.headers["Drawbridge-Stream"] == stream] == []
 
