@@ -8,6 +8,7 @@ import structlog
 from services.payment.domain import IllegalTransition, Payment
 from services.payment.store import Payments
 from services.runtime import trace
+from services.runtime.errors import Unavailable
 from services.runtime.log import failure
 from services.runtime.worker import repeat
 
@@ -34,6 +35,8 @@ class Reviews:
                 await self._payments.change(payment_id, _expired)
             except IllegalTransition:  # another replica, or somebody decided in the last moment
                 continue
+            except Unavailable:  # for the others, too
+                raise
             except Exception as error:  # the others must not wait for it
                 _log.warning("review not ended", payment=payment_id, **failure(error))
         return False

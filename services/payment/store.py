@@ -154,13 +154,10 @@ class Payments:
             before = await _lock(connection, payment_id)
             if before.state is not State.AUTHORIZED:
                 return
-            accounts = await ledger.lock(connection, before.payer_account_id, before.payee_account_id)
             try:
-                accounts[before.payee_account_id].receives(before.amount)
-            except BalanceLimitExceeded as error:
-                await self._become(connection, before, before.failed(error.reason, now))
-            else:
                 await self._become(connection, before, before.settled(now))
+            except BalanceLimitExceeded as error:  # raised before anything was written
+                await self._become(connection, before, before.failed(error.reason, now))
 
     async def claim_due(self, limit: int) -> list[str]:
         """Returns payments to settle now. Those that are not settled, for a crash, say, come again after a while."""
@@ -217,9 +214,12 @@ async def _move_money(connection: Connection, before: Payment, after: Payment) -
         return
     payer, payee = after.payer_account_id, after.payee_account_id
     accounts = await ledger.lock(connection, payer, payee)
+    settled = released and after.state is State.SETTLED
+    if settled:
+        accounts[payee].receives(after.amount)
     if released:
         await ledger.release(connection, payer, after.amount)
-    if released and after.state is State.SETTLED:
+    if settled:
         await ledger.transfer(connection, "PAYMENT", after.id, payer, payee, after.amount, after.update_time)
     if back.minor:
         accounts[payee].gives(back)

@@ -47,6 +47,17 @@ async def test_a_deposit_is_made_once_per_key(house: House) -> None:
     assert (await house.account(account.owner_id)).balance == euros(25)
 
 
+async def test_nothing_is_paid_into_the_world_outside(house: House) -> None:
+    await house.user_with(1)
+    [clearing] = await house.database.fetch("SELECT id FROM accounts WHERE clearing")
+    assert reason(await refusal(house.deposit(clearing["id"], 1))) == "ACCOUNT_NOT_FOUND"
+
+
+async def test_an_account_does_not_begin_with_money(house: House) -> None:
+    with pytest.raises(asyncpg.RaiseError, match="moved by entries only"):
+        await house.database.execute("INSERT INTO accounts VALUES ('acc_1', 'usr_1', 'EUR', false, 1, 0, now())")
+
+
 async def test_a_statement_shows_what_moved(house: House) -> None:
     payer, payee = await house.user_with(100), await house.user_with(0)
     payment = await house.pay(payer, payee, 40)

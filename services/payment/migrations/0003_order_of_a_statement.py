@@ -34,4 +34,6 @@ def upgrade() -> None:
         END $$;
         CREATE TRIGGER refuse_without_entry BEFORE UPDATE OF balance ON accounts
             FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_without_entry();
+        CREATE TRIGGER refuse_to_begin_with_money BEFORE INSERT ON accounts
+            FOR EACH ROW WHEN (NEW.balance <> 0 OR NEW.reserved <> 0) EXECUTE FUNCTION refuse_without_entry();
     """)
