@@ -85,6 +85,22 @@ class Authorization:
         )
         return await self._payments.add(payment, now + self._settlement_delay, answer, invoice)
 
+    async def approve(self, payment_id: str, officer_id: str, etag: str) -> Payment:
+        """Lets a payment in review go on: reviews take days, so both parties are asked for again.
+
+        Raises PaymentNotFound, what Payment.approved does, PayerNotActive or PayeeNotActive.
+        """
+
+        def approved(payment: Payment) -> Payment:
+            return payment.approved(officer_id, etag, datetime.now(UTC))
+
+        payment = await self._payments.get(payment_id)
+        approved(payment)  # what is refused anyway bothers nobody
+        payer_id, payee_id = payment.payer_id, payment.payee_id
+        parties = await self._users.parties(payer_id, payee_id)
+        require_parties(parties.get(payer_id), parties.get(payee_id), payer_id, payee_id)
+        return await self._payments.change(payment_id, approved)
+
 
 def _require(accounts: dict[str, Account], owner_id: str, amount: Money) -> Account:
     account = accounts.get(owner_id)

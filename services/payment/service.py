@@ -64,12 +64,8 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         return await self._payments.change_once(request.payment_id, refund, to_proto)
 
     async def ApprovePayment(self, request: payment_pb2.ApprovePaymentRequest, _: Context) -> payment_pb2.Payment:
-        user_id, now = caller.current().user_id, datetime.now(UTC)
-        return to_proto(
-            await self._payments.change(
-                request.payment_id, lambda payment: payment.approved(user_id, request.etag, now)
-            )
-        )
+        officer_id = caller.current().user_id
+        return to_proto(await self._authorization.approve(request.payment_id, officer_id, request.etag))
 
     async def DeclinePayment(self, request: payment_pb2.DeclinePaymentRequest, _: Context) -> payment_pb2.Payment:
         user_id, now = caller.current().user_id, datetime.now(UTC)

@@ -222,6 +222,15 @@ async def test_a_payment_is_either_cancelled_or_settled(house: House) -> None:
         assert await spendable(house, payment) == SPENDABLE.get(State(after.state), (PAID, 0))
 
 
+async def test_a_payment_is_not_approved_while_one_of_its_parties_is_suspended(house: House) -> None:
+    payment = await made(house, State.IN_REVIEW)
+    for party, why in ((payment.payer_id, "PAYER_NOT_ACTIVE"), (payment.payee_id, "PAYEE_NOT_ACTIVE")):
+        house.users.suspended = {party}
+        assert reason(await refusal(done(house, "approve", payment))) == why
+    house.kind_neighbours()
+    assert (await done(house, "approve", payment)).state == payment_pb2.Payment.AUTHORIZED
+
+
 async def test_the_time_of_a_payment_never_goes_back(house: House) -> None:
     payment = await made(house, State.SETTLED)
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)  # by the clock of another machine
