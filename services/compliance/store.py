@@ -15,7 +15,9 @@ _PUT_PROFILE = """
     ON CONFLICT (user_id) DO UPDATE SET sequence = excluded.sequence, display_name = excluded.display_name,
         country = excluded.country, date_of_birth = excluded.date_of_birth, update_time = excluded.update_time
     WHERE profiles.sequence < excluded.sequence"""
-_FIND_PROFILE = "SELECT * FROM profiles WHERE user_id = $1"
+_FIND_PROFILE = """
+    SELECT user_id, sequence, display_name, country, date_of_birth, create_time, update_time
+    FROM profiles WHERE user_id = $1"""
 
 _LIST_IN_FORCE = "SELECT sha256 FROM sanctions_list"
 _PUT_LIST = "INSERT INTO sanctions_list (sha256) VALUES ($1)"
