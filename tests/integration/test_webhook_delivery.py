@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,39 @@ async def test_what_answers_in_no_http_is_tried_again(house: House) -> None:
         await house.tell(became(payer, payee))
         [waiting] = await house.logged(payer, hook.id, failing)
         assert (waiting.response_status, waiting.error) == (0, "the answer was not HTTP")
+
+
+async def test_a_server_that_only_ever_says_that_an_answer_will_come_is_left_at_once(house: House) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    said = 0
+
+    async def dawdle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal said
+        await reader.readline()
+        with suppress(ConnectionError):
+            while said < 2**30:
+                writer.write(hint * 1000)
+                said += 1000 * len(hint)
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(dawdle, "127.0.0.1") as server:
+        payer, payee = pair()
+        hook = await house.webhook(payer, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        await house.tell(became(payer, payee))
+        [waiting] = await house.logged(payer, hook.id, failing)
+        assert (waiting.response_status, waiting.error) == (0, "the answer was too long")
+        assert said < 10 * 2**20
+
+
+async def test_a_long_answer_counts_by_its_status(house: House, receiver: Receiver) -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(body=b"<p>" * 2**20)
+
+    receiver.answer = page
+    payer, payee = pair()
+    hook = await house.webhook(payer, receiver.url)
+    for count in (1, 2):
+        await house.tell(became(payer, payee))
+        done = await house.logged(payer, hook.id, delivered, count)
+        assert {(one.attempts, one.response_status) for one in done} == {(1, 200)}

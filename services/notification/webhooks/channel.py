@@ -12,7 +12,7 @@ from yarl import URL
 from services.notification.delivery.domain import Delivery, Refused, TryAgain
 from services.notification.webhooks import signature
 from services.notification.webhooks.domain import InvalidWebhookUrl, require_url
-from services.notification.webhooks.network import AddressForbidden
+from services.notification.webhooks.network import AddressForbidden, AnswerTooLong
 from services.notification.webhooks.store import Webhooks
 
 _GONE = 410
@@ -87,6 +87,8 @@ def _why(error: aiohttp.ClientError) -> str:
             why = "the host name leads to an address that is not public"
         case aiohttp.ClientConnectorError():
             why = f"no connection: {os.strerror(error.errno) if error.errno else 'unknown'}"
+        case AnswerTooLong():
+            why = "the answer was too long"
         case aiohttp.ClientResponseError():
             why = "the answer was not HTTP"
     return why

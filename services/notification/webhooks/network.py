@@ -12,14 +12,23 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from services.notification.webhooks.domain import is_public
 
 _RESOLVERS = 64
 """Threads. The event loop has four for everybody, and a name whose servers do not answer holds one for 10 s or more."""
+
+
+_ANSWER_BYTES = 64 * 1024
+
+
+class AnswerTooLong(aiohttp.ClientError):
+    """A server says more than anybody wants to hear."""
 
 
 class AddressForbidden(OSError):
@@ -55,6 +64,33 @@ def answer(host: str, port: int, address: str, family: int) -> ResolveResult:
     )
 
 
+class _Frugal(ResponseHandler):
+    """A connection that is broken off when an answer gets too long: aiohttp reads 1xx answers without end."""
+
+    _left = _ANSWER_BYTES
+
+    def set_response_params(self, **parameters: Any) -> None:
+        """Begins a request."""
+        self._left = _ANSWER_BYTES
+        super().set_response_params(**parameters)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads as much as is left."""
+        taken = data[: self._left]
+        self._left -= len(taken)
+        super().data_received(taken)
+        if len(taken) < len(data):
+            self.set_exception(AnswerTooLong())
+            if self.transport is not None:
+                self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self._factory = partial[ResponseHandler](_Frugal, loop=self._loop)
+
+
 def _public_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     """Makes the socket for an address. Raises AddressForbidden."""
     family, kind, protocol, _, address = info
@@ -72,7 +108,7 @@ async def open_session(
     Certificates are verified by the system's authorities (SSL_CERT_FILE names others).
     """
     resolver = resolver or Resolver()
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         ssl=ssl.create_default_context(),
         resolver=resolver,
         socket_factory=_public_socket if public else None,
