@@ -88,7 +88,8 @@ class _Frugal(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self._factory = partial[ResponseHandler](_Frugal, loop=self._loop)
+        connection: type[ResponseHandler] = _Frugal
+        self._factory = partial(connection, loop=self._loop)
 
 
 def _public_socket(info: aiohttp.AddrInfoType) -> socket.socket:
