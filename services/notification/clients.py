@@ -3,8 +3,6 @@
 import grpc
 from user.v1 import user_pb2, user_pb2_grpc
 
-from services.notification.domain import Contact
-
 
 class Users:
     """The user service."""
@@ -12,7 +10,7 @@ class Users:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: user_pb2_grpc.UserServiceAsyncStub = user_pb2_grpc.UserServiceStub(channel)
 
-    async def contact(self, user_id: str) -> Contact | None:
-        """Returns where an active user can be written to; None where there is no such user."""
+    async def email(self, user_id: str) -> str | None:
+        """Returns the address of an active user; None where there is no such user. It is neither stored nor logged."""
         response = await self._stub.BatchGetContacts(user_pb2.BatchGetContactsRequest(user_ids=[user_id]))
-        return next((Contact(one.display_name, one.email) for one in response.contacts), None)
+        return next((one.email for one in response.contacts), None)

@@ -169,11 +169,3 @@ class Preferences:
 
 PREFERENCES = frozenset(one.name for one in fields(Preferences)) - {"sequence", "update_time"}
 """Those that users set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contact:
-    """Where a user can be written to. It is asked for when it is needed, and neither stored nor logged."""
-
-    display_name: str
-    email: str = field(repr=False)

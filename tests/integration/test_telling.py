@@ -30,6 +30,8 @@ from tests.integration.serving import METHODS, identity, serving
 from tests.waiting import eventually
 
 PAYMENTS = 60
+NAME = "=?utf-8?q?Ada=0D=0AReply-To=3A_evil=40example=2Eorg=0D=0A=0D=0APay_to_me?="
+"""What a user may be called, and no e-mail repeats."""
 
 
 class UserService(user_pb2_grpc.UserServiceServicer):
@@ -45,7 +47,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         if self.asked % 20 == 0:
             await context.abort(grpc.StatusCode.INTERNAL, "away")
         [user_id] = request.user_ids
-        contact = user_pb2.Contact(user_id=user_id, display_name="Ada", email=f"{user_id}@example.com")
+        contact = user_pb2.Contact(user_id=user_id, display_name=NAME, email=f"{user_id}@example.com")
         return user_pb2.BatchGetContactsResponse(contacts=[contact])
 
 
@@ -110,6 +112,9 @@ async def test_every_event_reaches_each_of_its_people_once(
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
     assert set(Counter(box.ids).values()) == {1}
+    for mail in box.mails:
+        assert (mail.message["To"], mail.message["Reply-To"]) == (mail.recipient, None)
+        assert "Pay to me" not in mail.message.as_string()
     told = Counter((mail.recipient, sentence_of(mail)) for mail in box.mails)
     assert told == Counter(one for number in range(PAYMENTS) for one in sentences(number))
 
