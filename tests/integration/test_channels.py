@@ -176,6 +176,7 @@ async def test_nobody_logs_in_without_encryption_and_nothing_goes_to_a_stranger(
     [
         "ada\r\nBcc: everybody",
         "=?utf-8?q?ada=0D=0ABcc=3A_everybody?=",
+        "ada=?utf-8?q?=0D=0ABcc=3A_everybody?=",
         '"=?utf-8?q?ada=0D=0ABcc=3A_everybody?= "',
         "=?utf-8?q?everybody=40example=2Ecom=2C?= =?utf-8?q?_ada?=",
         "everybody@example.com, ada",
