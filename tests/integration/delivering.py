@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from services.notification.delivery.domain import Delivery, Message
+from services.notification.delivery.domain import WEBHOOK, Delivery, Message
 from services.notification.delivery.store import Deliveries
 from services.notification.delivery.worker import Channel, Worker
+from services.notification.webhooks.domain import State, Webhook
+from services.notification.webhooks.store import Webhooks
 from services.runtime.ids import new_id
 from services.runtime.postgres import Database, open_database
 from tests.waiting import eventually
@@ -60,6 +63,33 @@ class House:
                 await Deliveries(self.database).add(connection, messages)
         rows = await self.database.fetch("SELECT id FROM deliveries WHERE payment_id = $1 ORDER BY id", payment_id)
         assert len(rows) == len(channels)
+        return [row["id"] for row in rows]
+
+    async def webhook(self) -> str:
+        """Makes a webhook. Returns its id."""
+        now = datetime.now(UTC)
+        webhook = Webhook(new_id("whk"), new_id("usr"), "https://example.com/", (), "", State.ENABLED, 1, now, now)
+        await Webhooks(self.database).add(webhook, b"secret")
+        return webhook.id
+
+    async def announce(self, *webhook_ids: str) -> list[str]:
+        """Writes a delivery of an event to each of these webhooks. Returns their ids."""
+        payment_id = new_id("pay")
+        messages = [
+            Message(
+                user_id="usr_1",
+                channel=WEBHOOK,
+                webhook_id=webhook_id,
+                event_id=f"payment.{payment_id}.1",
+                event_type="payment.settled",
+                payment_id=payment_id,
+                body="{}",
+            )
+            for webhook_id in webhook_ids
+        ]
+        async with self.database.transaction() as connection:
+            await Deliveries(self.database).add(connection, messages)
+        rows = await self.database.fetch("SELECT id FROM deliveries WHERE payment_id = $1 ORDER BY id", payment_id)
         return [row["id"] for row in rows]
 
     async def start(self, channels: Mapping[str, Channel], store: type[Deliveries] = Deliveries) -> asyncio.Task[None]:

@@ -54,21 +54,92 @@ async def test_a_slow_target_holds_up_itself_only_and_is_asked_by_few_at_once(ho
         assert await house.ended(delivery_id) == ("DELIVERED", 1, "")
 
 
-async def test_a_target_that_fails_is_asked_by_one_at_once(house: House) -> None:
-    failing = Fake()
-    failing.failure = RuntimeError("no")
-    await house.start({"SMS": failing})
-    [first] = await house.add("SMS")
+async def failing_webhook(house: House, channel: Fake) -> str:
+    """A webhook that has just failed, by a channel that from now on is held."""
+    webhook = await house.webhook()
+    channel.failure = RuntimeError("no")
+    channel.released.set()
+    [first] = await house.announce(webhook)
     await house.tried(first)
-    failing.released.clear()
+    channel.released.clear()
+    return webhook
+
+
+async def test_a_webhook_that_fails_is_asked_by_one_at_once(house: House) -> None:
+    failing = Fake()
+    await house.start({"WEBHOOK": failing})
+    webhook = await failing_webhook(house, failing)
     for _ in range(5):
-        await house.add("SMS")
+        await house.announce(webhook)
     with pytest.raises(TimeoutError):
         await eventually(_true(lambda: len(failing.sent) > 2), seconds=2.0)
     assert len(failing.sent) == 2
     failing.failure = None
     failing.released.set()
     await eventually(_true(lambda: len(set(failing.sent)) == 6))
+
+
+async def test_a_webhook_that_failed_long_ago_is_like_any_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "REMEMBERED_SECONDS", 0.0)
+    failing = Fake()
+    await house.start({"WEBHOOK": failing})
+    webhook = await failing_webhook(house, failing)
+    for _ in range(5):
+        await house.announce(webhook)
+    await eventually(_true(lambda: len(failing.sent) == 1 + sending.AT_ONCE_TO_A_WEBHOOK))
+
+
+async def test_a_provider_is_asked_by_as_many_however_slow_it_is_and_whatever_it_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SLOW_SECONDS", 0.0)
+    failing = Fake()
+    failing.failure = RuntimeError("no")
+    await house.start({"SMS": failing})
+    [first] = await house.add("SMS")
+    await house.tried(first)
+    failing.released.clear()
+    for _ in range(20):
+        await house.add("SMS")
+    await eventually(_true(lambda: len(failing.sent) == 1 + sending.AT_ONCE_TO["SMS"]))
+
+
+class Hangs(Fake):
+    """Fails at first, and from then on keeps all hanging but those to one webhook."""
+
+    honest = ""
+
+    async def send(self, delivery: Delivery) -> int:
+        if delivery.webhook_id == self.honest:
+            return 204
+        return await super().send(delivery)
+
+
+async def test_however_many_webhooks_hang_there_is_room_for_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "AT_ONCE", 8)
+    monkeypatch.setattr(sending, "AT_ONCE_TO_SUCH", 4)
+    channel = Hangs()
+    channel.honest = await house.webhook()
+    hanging = [await house.webhook() for _ in range(20)]
+    channel.failure = RuntimeError("no")
+    firsts = await house.announce(*hanging)
+    await house.start({"WEBHOOK": channel})
+    for first in firsts:
+        await house.tried(first)
+    channel.released.clear()
+    tried = len(channel.sent)
+    await house.announce(*hanging)
+    await eventually(_true(lambda: len(channel.sent) == tried + 4))
+    for _ in range(3):
+        [delivery_id] = await house.announce(channel.honest)
+        assert await house.ended(delivery_id) == ("DELIVERED", 1, "")
+    assert len(channel.sent) == tried + 4
+    channel.failure = None
+    channel.released.set()
+    for first in firsts:
+        assert (await house.ended(first))[0] == "DELIVERED"
 
 
 async def test_what_was_sent_by_a_worker_that_was_killed_is_sent_again_under_the_same_id(house: House) -> None:

@@ -33,7 +33,7 @@ _CLAIM = """
         SELECT hop.target, coalesce(busy.room, $1) AS room
         FROM hop LEFT JOIN unnest($2::text[], $3::integer[]) AS busy (target, room) USING (target)
         WHERE hop.target IS NOT NULL
-        ORDER BY hop.target LIKE 'whk%', random()
+        ORDER BY hop.target LIKE 'whk%', room DESC, random()
     ), due AS (
         SELECT one.id FROM targets CROSS JOIN LATERAL (
             SELECT id FROM deliveries

@@ -5,6 +5,7 @@ lease has ended.
 """
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,17 @@ from typing import Protocol
 import structlog
 
 from services.notification.delivery import domain
-from services.notification.delivery.domain import CHANNELS, EMAIL, PUSH, SMS, Delivery, Outcome, TryAgain, Unsent
+from services.notification.delivery.domain import (
+    CHANNELS,
+    EMAIL,
+    LONGEST_BACKOFF_SECONDS,
+    PUSH,
+    SMS,
+    Delivery,
+    Outcome,
+    TryAgain,
+    Unsent,
+)
 from services.notification.delivery.store import Deliveries
 from services.runtime import caller, trace
 from services.runtime.caller import Caller
@@ -31,7 +42,11 @@ DRAIN_SECONDS = 5.0
 AT_ONCE = 200
 AT_ONCE_TO = dict.fromkeys((EMAIL, SMS, PUSH), 16)
 AT_ONCE_TO_A_WEBHOOK = 4
-"""To any target whose last attempt failed or was slow, one."""
+"""To one whose last attempt failed or was slow, one."""
+AT_ONCE_TO_SUCH = AT_ONCE // 2
+"""To all of those together: receivers that hang leave room for those that do not."""
+REMEMBERED_SECONDS = 2 * LONGEST_BACKOFF_SECONDS
+"""For how long after it a webhook is known to have failed, in case that nothing is posted to it any more."""
 
 _log = structlog.get_logger()
 
@@ -55,7 +70,8 @@ class Worker:
         self._channels = channels
         self._running: dict[str, asyncio.Task[None]] = {}
         self._in_flight: Counter[str] = Counter()
-        self._narrow: set[str] = set()
+        self._narrow: dict[str, float] = {}
+        """Webhooks whose last attempt failed or was slow, and when it ended."""
         self._more: set[str] = set()
         """Targets that have more to do than there was room for, as far as can be seen."""
         self._all_taken = False
@@ -78,7 +94,7 @@ class Worker:
         limit = AT_ONCE - len(self._running)
         if limit <= 0:
             return False
-        room = {target: self._room(target) for target in {*AT_ONCE_TO, *self._in_flight, *self._narrow}}
+        room = self._rooms()
         claimed = await self._deliveries.claim(limit, AT_ONCE_TO_A_WEBHOOK, room, self._running)
         counts = Counter(delivery.target for delivery in claimed)
         filled = {target for target, count in counts.items() if count >= room.get(target, AT_ONCE_TO_A_WEBHOOK)}
@@ -89,11 +105,19 @@ class Worker:
             self._running[delivery.id] = asyncio.create_task(self._deliver(delivery))
         return False
 
+    def _rooms(self) -> dict[str, int]:
+        """Returns how many may be started now to each target that something is known of."""
+        forgotten = time.monotonic() - REMEMBERED_SECONDS
+        self._narrow = {target: when for target, when in self._narrow.items() if when > forgotten}
+        targets = {*AT_ONCE_TO, *self._in_flight, *self._narrow}
+        room = {target: max(0, self._width(target) - self._in_flight[target]) for target in targets}
+        idle = [target for target in self._narrow if room[target]]
+        left = max(0, AT_ONCE_TO_SUCH - sum(self._in_flight[target] for target in self._narrow))
+        not_now = random.sample(idle, max(0, len(idle) - left))
+        return room | dict.fromkeys(not_now, 0)
+
     def _width(self, target: str) -> int:
         return 1 if target in self._narrow else AT_ONCE_TO.get(target, AT_ONCE_TO_A_WEBHOOK)
-
-    def _room(self, target: str) -> int:
-        return max(0, self._width(target) - self._in_flight[target])
 
     async def _deliver(self, delivery: Delivery) -> None:
         trace.begin(None)
@@ -103,10 +127,10 @@ class Worker:
             outcome = await self._attempt(delivery)
             seconds = time.monotonic() - started
             await self._record(delivery, outcome)
-            if outcome.state == "PENDING" or seconds > SLOW_SECONDS:
-                self._narrow.add(target)
+            if target not in AT_ONCE_TO and (outcome.state == "PENDING" or seconds > SLOW_SECONDS):
+                self._narrow[target] = time.monotonic()
             else:
-                self._narrow.discard(target)
+                self._narrow.pop(target, None)
             told = {"error": outcome.error} if outcome.error else {}
             _log.info(
                 "delivery",
