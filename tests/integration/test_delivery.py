@@ -122,7 +122,7 @@ async def test_however_many_webhooks_hang_there_is_room_for_others(
     monkeypatch.setattr(sending, "AT_ONCE_TO_SUCH", 4)
     channel = Hangs()
     channel.honest = await house.webhook()
-    hanging = [await house.webhook() for _ in range(20)]
+    hanging = [await house.webhook() for _ in range(10)]
     channel.failure = RuntimeError("no")
     firsts = await house.announce(*hanging)
     await house.start({"WEBHOOK": channel})

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,18 +14,21 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from services.notification.delivery import worker as sending
 from services.notification.delivery.domain import Delivery, Refused, TryAgain
 from services.notification.webhooks import signature
 from services.notification.webhooks.channel import WebhookChannel
 from services.notification.webhooks.domain import State
 from services.notification.webhooks.domain import Webhook as Row
-from services.notification.webhooks.network import answer, open_session
+from services.notification.webhooks.network import Resolver, answer, open_session
 from services.notification.webhooks.store import Webhooks
 from services.runtime.ids import new_id
 from services.runtime.postgres import open_database
 from tests.integration.conftest import FreshDatabase
 from tests.integration.receiver import Receiver, hanging, receiving
 from tests.waiting import eventually
+
+PUBLIC = "93.184.215.14"
 
 
 @pytest.fixture
@@ -98,11 +102,11 @@ async def test_a_name_that_leads_to_a_private_address_when_it_is_connected_to_re
             channel = WebhookChannel(webhooks, session, public=True)
             for names.address in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
                 cast(aiohttp.TCPConnector, session.connector).clear_dns_cache()
-                with pytest.raises(TryAgain, match="leads to an address that is not public"):
+                with pytest.raises(TryAgain, match="the host name has no public address"):
                     await channel.send(delivery)
             names.address = ""
             cast(aiohttp.TCPConnector, session.connector).clear_dns_cache()
-            with pytest.raises(TryAgain, match="the host name has no address"):
+            with pytest.raises(TryAgain, match="the host name has no public address"):
                 await channel.send(delivery)
         assert not connections
         names.address = "127.0.0.1"
@@ -110,6 +114,43 @@ async def test_a_name_that_leads_to_a_private_address_when_it_is_connected_to_re
             with pytest.raises(TryAgain):
                 await WebhookChannel(webhooks, session, public=False).send(delivery)
         assert len(connections) == 1
+
+
+async def test_names_whose_servers_do_not_answer_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def ask(host: str, *_: object, **__: object) -> list[object]:
+        if host.startswith("silent"):
+            answered.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    resolver = Resolver(public=True)
+    silent = [asyncio.create_task(resolver.resolve(f"silent{number}.example")) for number in range(sending.AT_ONCE)]
+    try:
+        await asyncio.wait(silent, timeout=0)
+        async with asyncio.timeout(5):
+            [found] = await resolver.resolve("honest.example", 443)
+        assert (found["host"], found["hostname"]) == (PUBLIC, "honest.example")
+    finally:
+        answered.set()
+        await asyncio.gather(*silent)
+        await resolver.close()
+
+
+async def test_a_public_name_is_not_looked_for_in_the_domains_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ask(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    for public in (True, False):
+        resolver = Resolver(public=public)
+        await resolver.resolve("kubernetes.default", 443)
+        await resolver.close()
+    assert asked == ["kubernetes.default.", "kubernetes.default"]
 
 
 async def test_an_address_that_was_let_pass_on_a_developers_machine_is_refused_elsewhere(

@@ -15,6 +15,7 @@ import yaml
 from scripts import manifests
 from scripts.stack.folder import CONTRACT, REPOSITORY
 from scripts.stack.settings import SERVERS, SERVICES
+from services.notification.delivery.worker import SEND_SECONDS
 from services.runtime import contract, server
 from services.runtime.config import BusSettings, DatabaseSettings
 from tests.unit.policies import Address, Document, Network, Party, Pod, Port, addresses, selects
@@ -273,6 +274,12 @@ def test_addresses_lead_to_services(installed: Manifests) -> None:
             if re.search(r"_(ADDRESS|URL)$", variable["name"]) and "0.0.0.0" not in variable["value"]:  # noqa: S104
                 found = urlsplit(variable["value"] if "//" in variable["value"] else f"//{variable['value']}")
                 assert found.port in [one["port"] for one in services[str(found.hostname)]["spec"]["ports"]]
+
+
+def test_a_name_that_a_user_chose_is_given_up_before_an_attempt_is(installed: Manifests) -> None:
+    options = _spec(installed.workloads()["notification"])["dnsConfig"]["options"]
+    given = {one["name"]: int(one["value"]) for one in options}
+    assert given["timeout"] * given["attempts"] < SEND_SECONDS / 2
 
 
 def test_every_container_may_do_as_little_as_the_others(installed: Manifests) -> None:

@@ -79,12 +79,10 @@ def _why(error: aiohttp.ClientError) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             why = f"the certificate is not valid: {getattr(error.certificate_error, 'verify_message', 'unknown')}"
-        case aiohttp.ClientConnectorDNSError():
-            why = "the host name has no address"
         case aiohttp.ClientSSLError():
             why = "TLS could not be agreed on"
-        case aiohttp.ClientConnectorError(os_error=AddressForbidden()):
-            why = "the host name leads to an address that is not public"
+        case aiohttp.ClientConnectorDNSError() | aiohttp.ClientConnectorError(os_error=AddressForbidden()):
+            why = "the host name has no public address"  # whether it has another one is nobody's business
         case aiohttp.ClientConnectorError():
             why = f"no connection: {os.strerror(error.errno) if error.errno else 'unknown'}"
         case AnswerTooLong():

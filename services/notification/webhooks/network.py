@@ -20,10 +20,10 @@ from aiohttp.client_proto import ResponseHandler
 
 from services.notification.webhooks.domain import is_public
 
-_RESOLVERS = 64
-"""Threads. The event loop has four for everybody, and a name whose servers do not answer holds one for 10 s or more."""
-
-
+_RESOLVERS = 256
+"""Threads, which only wait: more than there are attempts at once, so that names whose servers do not answer take none
+from others. Such a name holds one even when its attempt is over; in Kubernetes for 2 s at the most (dnsConfig).
+"""
 _ANSWER_BYTES = 64 * 1024
 
 
@@ -41,14 +41,17 @@ class AddressForbidden(OSError):
 class Resolver(AbstractResolver):
     """Asks the system, in threads of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, public: bool) -> None:
+        """With public=True names are asked for as they are, and in no search domain of this machine."""
+        self._root = "." if public else ""
         self._threads = ThreadPoolExecutor(_RESOLVERS, "resolver")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Returns the addresses of a host. Raises OSError."""
-        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        name = host + self._root
+        ask = partial(socket.getaddrinfo, name, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         return [answer(host, port, str(address[0]), family) for family, _, _, _, address in found]
 
@@ -108,7 +111,7 @@ async def open_session(
 
     Certificates are verified by the system's authorities (SSL_CERT_FILE names others).
     """
-    resolver = resolver or Resolver()
+    resolver = resolver or Resolver(public=public)
     connector = _Connector(
         ssl=ssl.create_default_context(),
         resolver=resolver,
