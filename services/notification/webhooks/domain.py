@@ -28,12 +28,13 @@ UPDATABLE_FIELDS = frozenset({"url", "event_types", "description", "state"})
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[^][/?#@:]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
     r"([/?]([A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-F]{2})*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _NAME = re.compile(
-    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.I
+    r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?",
+    re.IGNORECASE | re.ASCII,
 )
-_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.I)
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.IGNORECASE | re.ASCII)
 """What resolvers take for an IPv4 address, in one of its many forms (WHATWG URL, 3.5)."""
 _LOCAL = ("localhost", "local", "internal")
 _HTTPS = 443
