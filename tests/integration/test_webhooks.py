@@ -161,6 +161,16 @@ async def test_however_many_are_made_at_once_a_user_has_at_most_20_webhooks(hous
     await house.webhook(owner, URL)
 
 
+async def test_webhooks_stay_as_they_are_when_the_next_release_knows_more_of_them(house: House) -> None:
+    owner = new_id("usr")
+    made = await house.webhook(owner, URL)
+    await house.database.execute("ALTER TABLE webhooks ADD COLUMN of_the_next_release text")
+    kept = await house.of(owner).GetWebhook(GetWebhookRequest(webhook_id=made.id))
+    assert (kept.id, kept.url) == (made.id, URL)
+    assert list((await house.of(owner).ListWebhooks(ListWebhooksRequest())).webhooks) == [kept]
+    await house.database.execute("ALTER TABLE webhooks DROP COLUMN of_the_next_release")
+
+
 async def test_what_is_deleted_is_gone_with_its_log(house: House, receiver: Receiver) -> None:
     owner, other = pair()
     webhook = await house.webhook(owner, receiver.url)
