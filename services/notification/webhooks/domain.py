@@ -28,13 +28,13 @@ UPDATABLE_FIELDS = frozenset({"url", "event_types", "description", "state"})
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[^][/?#@:]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
     r"([/?]([A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-F]{2})*)?",
-    re.IGNORECASE | re.ASCII,
+    re.IGNORECASE,
 )
 _NAME = re.compile(
     r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?",
-    re.IGNORECASE | re.ASCII,
+    re.IGNORECASE,
 )
-_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
 """What resolvers take for an IPv4 address, in one of its many forms (WHATWG URL, 3.5)."""
 _LOCAL = ("localhost", "local", "internal")
 _HTTPS = 443
@@ -167,9 +167,9 @@ def require_url(url: str, *, public: bool) -> None:
 
     Where the name of a host leads is only known when it is resolved: see is_public. Raises InvalidWebhookUrl.
     """
-    parts = _URL.fullmatch(url)
+    parts = _URL.fullmatch(url) if url.isascii() else None
     if parts is None:
-        raise InvalidWebhookUrl("must be an http(s) URL without user or fragment, in ASCII (RFC 3986)")
+        raise InvalidWebhookUrl("must be an http(s) URL without user or fragment, in ASCII (other scripts as punycode)")
     host, port = parts["host"].lower(), int(parts["port"] or _HTTPS)
     address = _address(host)
     if not 0 < port <= _LAST_PORT:
@@ -190,7 +190,7 @@ def _address(host: str) -> str:
     if literal == host and not _NUMBER.fullmatch(host):
         if _NAME.fullmatch(host):
             return ""
-        raise InvalidWebhookUrl("must have a host name (in other scripts: as punycode)")
+        raise InvalidWebhookUrl("must have a host name")
     try:
         return str(IPv4Address(host) if literal == host else IPv6Address(literal))
     except ValueError as error:
