@@ -25,13 +25,14 @@ from services.runtime.postgres import Connection, Database
 _USER_LOCK = 0x776862  # "whb": with the hash of a user's id, what all replicas take to add one of the user's webhooks
 
 _COUNT = "SELECT count(*) FROM webhooks WHERE user_id = $1"
-_COLUMNS = "id, user_id, url, event_types, description, state, sequence, create_time, update_time"
-_ADD = f"""
-    INSERT INTO webhooks ({_COLUMNS})
+_ADD = """
+    INSERT INTO webhooks (id, user_id, url, event_types, description, state, sequence, create_time, update_time)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 _ADD_TO_SECRETS = "INSERT INTO webhook_secrets (webhook_id, secret, create_time) VALUES ($1, $2, $3)"
-_GET = f"SELECT {_COLUMNS} FROM webhooks WHERE user_id = $1 AND id = $2"
-_LIST = f"SELECT {_COLUMNS} FROM webhooks WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+_SELECT = """
+    SELECT id, user_id, url, event_types, description, state, sequence, create_time, update_time FROM webhooks """
+_GET = _SELECT + "WHERE user_id = $1 AND id = $2"
+_LIST = _SELECT + "WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
 _UPDATE = """
     UPDATE webhooks SET url = $2, event_types = $3, description = $4, state = $5, sequence = $6, update_time = $7
     WHERE id = $1"""
