@@ -6,9 +6,13 @@ import pytest
 from common.v1 import policy_pb2
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from google.type.money_pb2 import Money
+from payment.v1 import payment_pb2
 
 from services.runtime import contract
 from services.runtime.contract import ContractError
+from services.runtime.errors import InvalidRequest
+from services.runtime.validation import require_valid
 
 DESCRIPTORS = Path(__file__).parents[2] / "gen/contract.binpb"
 
@@ -69,3 +73,16 @@ def test_a_method_has_five_seconds_unless_its_policy_says_otherwise(tmp_path: Pa
     assert method.deadline == 5
     [method] = contract.load(one_method(tmp_path, options(callers=["a"], deadline={"seconds": 30}))).values()
     assert method.deadline == 30
+
+
+@pytest.mark.parametrize(
+    ("currency_code", "units", "nanos"), [("EUR", -1, 0), ("EUR", 0, -1), ("EUR", 0, 10**9), ("", 1, 0), ("euro", 1, 0)]
+)
+def test_an_event_with_money_that_is_none_is_invalid(currency_code: str, units: int, nanos: int) -> None:
+    event = payment_pb2.PaymentEvent(payment_id="pay_1", sequence=1, state=1, payer_id="usr_1", payee_id="usr_2")
+    event.create_time.GetCurrentTime()
+    event.amount.MergeFrom(Money(currency_code="EUR", units=1))
+    require_valid(event)
+    event.amount.CopyFrom(Money(currency_code=currency_code, units=units, nanos=nanos))
+    with pytest.raises(InvalidRequest, match="amount"):
+        require_valid(event)
