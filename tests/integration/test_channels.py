@@ -235,7 +235,17 @@ async def test_sms_and_push_messages_go_to_their_provider(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "ends"), [(400, "FAILED"), (429, "DELIVERED"), (503, "DELIVERED"), (301, "DELIVERED")]
+    ("status", "ends"),
+    [
+        (400, "FAILED"),
+        (422, "FAILED"),
+        (401, "DELIVERED"),
+        (403, "DELIVERED"),
+        (404, "DELIVERED"),
+        (429, "DELIVERED"),
+        (503, "DELIVERED"),
+        (301, "DELIVERED"),
+    ],
 )
 async def test_what_the_provider_refuses_is_given_up_and_what_it_cannot_do_is_sent_again(
     house: House, status: int, ends: str

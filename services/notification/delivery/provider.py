@@ -8,8 +8,8 @@ import aiohttp
 from services.notification.delivery.domain import Delivery, Refused, TryAgain
 from services.notification.domain import Preferences
 
-_OF_THE_MOMENT = {401, 408, 409, 425, 429}
-"""What another attempt may mend; 401 says that our secret is not the right one, nothing about the message."""
+_NOT_OF_THE_MESSAGE = {401, 403, 404, 408, 409, 425, 429}
+"""What another attempt may mend: 401, 403 and 404 say that our secret or our URL is not the right one."""
 
 
 class Addresses(Protocol):
@@ -48,6 +48,6 @@ class Provider:
         if 200 <= status < 300:
             return status
         said = f"the provider answered {status}"
-        if 400 <= status < 500 and status not in _OF_THE_MOMENT:
+        if 400 <= status < 500 and status not in _NOT_OF_THE_MESSAGE:
             raise Refused(said, status)
         raise TryAgain(said, status, float(retry_after) if retry_after.isdecimal() else 0.0)
