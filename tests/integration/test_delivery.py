@@ -215,6 +215,14 @@ async def test_a_delivery_is_given_up_after_three_days(house: House) -> None:
     assert (await house.tried(young))["state"] == "PENDING"
 
 
+async def test_the_log_of_a_webhook_names_no_part_of_ours(house: House) -> None:
+    channel = Fake()
+    channel.failure = DatabaseUnavailable()
+    [delivery_id] = await house.announce(await house.webhook())
+    await house.start({"WEBHOOK": channel})
+    assert (await house.tried(delivery_id))["error"] == "a fault on our side"
+
+
 async def test_what_a_channel_was_switched_off_for_waits(house: House) -> None:
     [delivery_id] = await house.add("EMAIL")
     off = await house.start({})

@@ -21,6 +21,7 @@ from services.notification.delivery.domain import (
     LONGEST_BACKOFF_SECONDS,
     PUSH,
     SMS,
+    WEBHOOK,
     Delivery,
     Outcome,
     TryAgain,
@@ -160,7 +161,10 @@ class Worker:
         except TimeoutError:
             return domain.failed(delivery, TryAgain(f"no answer within {SEND_SECONDS:.0f} s"), datetime.now(UTC))
         except Exception as error:  # whatever a channel stumbles over; its text may name an address
-            return domain.failed(delivery, TryAgain(type(error).__name__), datetime.now(UTC))
+            name = type(error).__name__
+            _log.warning("delivery stumbled", delivery=delivery.id, error=name)
+            seen = "a fault on our side" if delivery.channel == WEBHOOK else name  # webhooks' owners read their log
+            return domain.failed(delivery, TryAgain(seen), datetime.now(UTC))
 
     async def _record(self, delivery: Delivery, outcome: Outcome) -> None:
         """Writes down what became of an attempt, however long Postgres is away: what is forgotten is sent again."""
