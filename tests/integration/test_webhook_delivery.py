@@ -91,6 +91,21 @@ async def test_the_body_is_the_event_as_rest_clients_know_it(house: House, recei
     assert b" " not in post.body
 
 
+async def test_only_the_payer_hears_why_a_payment_was_declined(house: House, receiver: Receiver) -> None:
+    payer, payee = pair()
+    hooks = {user: await house.webhook(user, f"{receiver.url}/{user}") for user in (payer, payee)}
+    declined = became(payer, payee, Payment.DECLINED)
+    declined.state_reason = "INSUFFICIENT_FUNDS"
+    failed = became(payer, payee, Payment.FAILED)
+    failed.state_reason = "BALANCE_LIMIT_EXCEEDED"
+    for event in (declined, failed):
+        await house.tell(event)
+    for user, hook in hooks.items():
+        await house.logged(user, hook.id, delivered, 2)
+    told = {(post.path[1:], json.loads(post.body)["data"]["stateReason"]) for post in receiver.posts}
+    assert told == {(payer, "INSUFFICIENT_FUNDS"), (payee, "")} | {(one, failed.state_reason) for one in hooks}
+
+
 async def test_a_webhook_gets_the_events_it_asked_for_and_refunds_by_their_name(
     house: House, receiver: Receiver
 ) -> None:

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from google.protobuf.message import Message
+from notification.v1 import notification_pb2, webhook_pb2
 
 from services.notification.delivery.channels import ChannelSettings
 from services.notification.delivery.domain import Delivery, Outcome, Refused, TryAgain, backoff, failed
@@ -86,3 +88,15 @@ def test_a_receiver_may_ask_for_patience_of_an_hour_at_the_most() -> None:
 
 def test_an_error_is_kept_in_short() -> None:
     assert len(failed(delivery(), Refused("x" * 10_000), NOW).error) == 500
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (webhook_pb2.Webhook, "secret"),
+        (notification_pb2.Preferences, "phone_number"),
+        (notification_pb2.Preferences, "push_token"),
+    ],
+)
+def test_secrets_and_addresses_are_not_for_printing(message: type[Message], field: str) -> None:
+    assert message.DESCRIPTOR.fields_by_name[field].GetOptions().debug_redact

@@ -23,7 +23,8 @@ class Announcements:
         """Writes what is to be posted in the transaction that handles the event."""
         change = events.read(event)
         subscribed = await self._webhooks.subscribed(connection, [event.payer_id, event.payee_id], change.event_type)
-        text = body(change.event_type, event) if subscribed else ""
+        users = {user_id for _, user_id in subscribed}
+        bodies = {user_id: body(change.event_type, _as_seen_by(user_id, event)) for user_id in users}
         messages = [
             Message(
                 user_id=user_id,
@@ -32,11 +33,21 @@ class Announcements:
                 event_id=change.event_id,
                 event_type=change.event_type,
                 payment_id=event.payment_id,
-                body=text,
+                body=bodies[user_id],
             )
             for webhook_id, user_id in subscribed
         ]
         await self._deliveries.add(connection, messages)
+
+
+def _as_seen_by(user_id: str, event: payment_pb2.PaymentEvent) -> payment_pb2.PaymentEvent:
+    """Returns an event without what is only the payer's business: why the payment was declined."""
+    if event.state != payment_pb2.Payment.DECLINED or user_id == event.payer_id:
+        return event
+    seen = payment_pb2.PaymentEvent()
+    seen.CopyFrom(event)
+    seen.ClearField("state_reason")
+    return seen
 
 
 def body(event_type: str, event: payment_pb2.PaymentEvent) -> str:
