@@ -60,6 +60,7 @@ async def main(settings: Settings) -> None:
             follow_payments(bus, database, telling.tell, announcements.tell),
             Worker(deliveries, channels).run(),
             deliveries.sweep().run(),
+            notifications.sweep().run(),
             sweep.handled_events(database).run(),
         ]
         await serve("notification", settings, register, background=background, ready=[database.ping])

@@ -1,10 +1,14 @@
 """All SQL of notifications and of preferences."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 
 from services.notification.domain import Notification, NotificationNotFound, Preferences
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
+from services.runtime.sweep import Sweep
+
+KEPT = timedelta(days=400)
 
 _ADD = "INSERT INTO notifications (id, user_id, kind, text, payment_id, create_time) VALUES ($1, $2, $3, $4, $5, $6)"
 _GET = """
@@ -72,6 +76,10 @@ class Notifications:
         """Returns how many notifications a user has not read."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_UNREAD, user_id))
+
+    def sweep(self) -> Sweep:
+        """Returns the sweep of what happened long ago, read or not."""
+        return Sweep(self._database, "notifications", "create_time", KEPT)
 
 
 class PreferencesOfUsers:

@@ -246,3 +246,16 @@ async def test_each_is_told_by_the_channels_that_are_wanted_and_that_there_are(h
     ]
     assert {(row["event_id"], row["event_type"]) for row in rows} == {(f"payment.{payment_id}.1", "payment.settled")}
     assert not (await house.list_of(payer)).notifications
+
+
+async def test_notifications_are_kept_for_400_days_whether_they_are_read_or_not(house: House) -> None:
+    payer, [third, second, first] = await told_of(house, 3)
+    for one in (first, second):
+        age = "UPDATE notifications SET create_time = now() - interval '401 days' WHERE id = $1"
+        await house.database.execute(age, one.id)
+    for one in (first, third):
+        request = notification_pb2.ReadNotificationRequest(notification_id=one.id)
+        await house.of(payer).ReadNotification(request)
+    await Notifications(house.database).sweep().batch()
+    assert [one.id for one in (await house.list_of(payer)).notifications] == [third.id]
+    assert await house.unread(payer) == 0
