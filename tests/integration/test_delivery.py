@@ -87,6 +87,7 @@ async def test_a_webhook_that_failed_long_ago_is_like_any_other(house: House, mo
     for _ in range(5):
         await house.announce(webhook)
     await eventually(_true(lambda: len(failing.sent) == 1 + sending.AT_ONCE_TO_A_WEBHOOK))
+    failing.released.set()
 
 
 async def test_a_provider_is_asked_by_as_many_however_slow_it_is_and_whatever_it_refused(
@@ -102,6 +103,7 @@ async def test_a_provider_is_asked_by_as_many_however_slow_it_is_and_whatever_it
     for _ in range(20):
         await house.add("SMS")
     await eventually(_true(lambda: len(failing.sent) == 1 + sending.AT_ONCE_TO["SMS"]))
+    failing.released.set()
 
 
 class Hangs(Fake):
