@@ -149,7 +149,7 @@ def _summary(user: User) -> user_pb2.UserSummary:
 
 
 def _contact(user: User) -> user_pb2.Contact:
-    return user_pb2.Contact(user_id=user.id, display_name=user.profile.display_name, email=user.email)
+    return user_pb2.Contact(user_id=user.id, email=user.email)
 
 
 def _session(tokens: Tokens) -> user_pb2.Session:

@@ -350,7 +350,7 @@ async def test_notification_learns_where_active_users_can_be_written_to_and_nobo
     await house.update(gone, "state", by=("usr_admin", "admin"), user_id=gone.id, state=user_pb2.User.SUSPENDED)
     request = user_pb2.BatchGetContactsRequest(user_ids=[user.id, gone.id, "usr_none"])
     answer = await user_pb2_grpc.UserServiceStub(house.notification.user()).BatchGetContacts(request)
-    assert list(answer.contacts) == [user_pb2.Contact(user_id=user.id, display_name="Ada Byron", email=user.email)]
+    assert list(answer.contacts) == [user_pb2.Contact(user_id=user.id, email=user.email)]
     payment = user_pb2_grpc.UserServiceStub(house.payment.user())
     assert reason(await refused(payment.BatchGetContacts(request))) == "CALLER_NOT_ALLOWED"
 

@@ -79,7 +79,8 @@ def test_a_method_has_five_seconds_unless_its_policy_says_otherwise(tmp_path: Pa
     ("currency_code", "units", "nanos"), [("EUR", -1, 0), ("EUR", 0, -1), ("EUR", 0, 10**9), ("", 1, 0), ("euro", 1, 0)]
 )
 def test_an_event_with_money_that_is_none_is_invalid(currency_code: str, units: int, nanos: int) -> None:
-    event = payment_pb2.PaymentEvent(payment_id="pay_1", sequence=1, state=1, payer_id="usr_1", payee_id="usr_2")
+    event = payment_pb2.PaymentEvent(payment_id="pay_1", sequence=1, payer_id="usr_1", payee_id="usr_2")
+    event.state = payment_pb2.Payment.SETTLED
     event.create_time.GetCurrentTime()
     event.amount.MergeFrom(Money(currency_code="EUR", units=1))
     require_valid(event)
