@@ -30,8 +30,6 @@ from tests.integration.serving import METHODS, identity, serving
 from tests.waiting import eventually
 
 PAYMENTS = 60
-NAME = "=?utf-8?q?Ada=0D=0AReply-To=3A_evil=40example=2Eorg=0D=0A=0D=0APay_to_me?="
-"""What a user may be called, and no e-mail repeats."""
 
 
 class UserService(user_pb2_grpc.UserServiceServicer):
@@ -47,7 +45,7 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         if self.asked % 20 == 0:
             await context.abort(grpc.StatusCode.INTERNAL, "away")
         [user_id] = request.user_ids
-        contact = user_pb2.Contact(user_id=user_id, display_name=NAME, email=f"{user_id}@example.com")
+        contact = user_pb2.Contact(user_id=user_id, email=f"{user_id}@example.com")
         return user_pb2.BatchGetContactsResponse(contacts=[contact])
 
 
