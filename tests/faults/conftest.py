@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nats.errors
@@ -35,6 +35,8 @@ class Scene:
     stack: Stack
     town: Town
     books: Books
+    broken: list[str] = field(default_factory=list)
+    """What a check has found: it will be found by every later one."""
 
     @property
     def log(self) -> Log:
@@ -43,7 +45,11 @@ class Scene:
 
     def check(self) -> Book:
         """Waits until all processes are ready and all invariants hold, and returns the book. Fails when they do not."""
+        if self.broken:
+            pytest.fail("The books are out of order since an earlier test.", pytrace=False)
         Storm(self.stack).calm_down()
+        for wish in self.log.unanswered():  # of a test that failed
+            self.log.fulfil(wish)
         recovered = time.monotonic()
         while True:
             try:
@@ -57,7 +63,8 @@ class Scene:
             passed = time.monotonic() - recovered
             late = every_accepted_payment_is_terminal.__name__ in broken and passed > TERMINAL_SECONDS
             if late or passed > QUIET_SECONDS:
-                pytest.fail(f"{passed:.0f} s after recovery:\n" + _listed(broken), pytrace=False)
+                self.broken.append(f"{passed:.0f} s after recovery:\n" + _listed(broken))
+                pytest.fail(self.broken[0], pytrace=False)
             time.sleep(0.5)
 
 
@@ -67,9 +74,9 @@ def _listed(broken: dict[str, list[str]], most: int = 5) -> str:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """A native stack with a run folder of its own, from the first test that asks for it to the last."""
+    """A native stack with a run folder of its own, for all tests of this folder."""
     folder = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
     try:
         settings = lifecycle.up(folder, edge_port=0, edge_tls_port=0)
@@ -78,7 +85,7 @@ def stack() -> Iterator[Stack]:
         lifecycle.clean(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scene(stack: Stack) -> Iterator[Scene]:
     """The one that all tests play on."""
     with ExitStack() as clients:

@@ -117,6 +117,10 @@ class Log:
             time.sleep(CHANCE.uniform(0.05, max(answer.retry_after, 0.2)))
         return answer
 
+    def unanswered(self) -> list[Wish]:
+        """Returns what was asked for and is not answered yet."""
+        return [wish for wish in self.wishes if wish.answers and not wish.settled]
+
     def ask(self, wish: Wish) -> Answer:
         """Asks once."""
         headers = {"idempotency-key": wish.key} if wish.key else {}

@@ -17,7 +17,9 @@ def test_while_a_payment_waits_for_what_hangs_its_key_is_in_use_and_later_it_is_
     scene: Scene, part: str
 ) -> None:
     payer, payee, *_ = scene.town.people
-    wish, log = pay(scene.log, payer, payee, CENTS), scene.log
+    log = scene.log
+    log.fulfil(pay(log, payer, payee, CENTS))  # all are connected: to a process that hangs they could not be
+    wish = pay(log, payer, payee, CENTS)
     freeze(scene.stack, part)
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.submit(log.ask, wish), threads.submit(log.ask, wish)
