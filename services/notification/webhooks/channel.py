@@ -83,8 +83,10 @@ def _why(error: aiohttp.ClientError) -> str:
             why = "TLS could not be agreed on"
         case aiohttp.ClientConnectorDNSError() | aiohttp.ClientConnectorError(os_error=AddressForbidden()):
             why = "the host name has no public address"  # whether it has another one is nobody's business
+        case aiohttp.ClientConnectorError(errno=int(number)) if number:
+            why = f"no connection: {os.strerror(number)}"
         case aiohttp.ClientConnectorError():
-            why = f"no connection: {os.strerror(error.errno) if error.errno else 'unknown'}"
+            why = "the connection was lost before TLS was agreed on"
         case AnswerTooLong():
             why = "the answer was too long"
         case aiohttp.ClientResponseError():
