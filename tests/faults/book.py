@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 
 from scripts.stack.settings import Settings
 from tests.faults.log import Wish
+from tests.traffic.receiver import Post
 
 Row = Mapping[str, Any]
 PUBLISHERS = ("payment", "user")
@@ -51,6 +52,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """Somebody's webhook for all events of their payments."""
+
+    user_id: str
+    secret: str
+    posts: Sequence[Post]
+    """What came to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Book:
     """The state of everything at one moment. Rows are those of the tables, by column."""
 
@@ -62,6 +73,8 @@ class Book:
     entries: Sequence[Row]
     invoices: Sequence[Row]
     notifications: Sequence[Row]
+    deliveries: Sequence[Row]
+    subscription: Subscription
     outboxes: Mapping[str, Sequence[Row]]
     """By service."""
     streams: Mapping[str, Sequence[Message]]
@@ -77,9 +90,10 @@ class Book:
 class Books:
     """Reads them."""
 
-    def __init__(self, settings: Settings, wishes: Sequence[Wish]) -> None:
+    def __init__(self, settings: Settings, wishes: Sequence[Wish], subscription: Subscription) -> None:
         self._settings = settings
         self._wishes = wishes
+        self._subscription = subscription
         self._streams: dict[str, list[Message]] = {name: [] for name in (*PUBLISHERS, DEAD_LETTERS)}
         self._read: dict[str, int] = dict.fromkeys(self._streams, 0)
 
@@ -95,6 +109,8 @@ class Books:
                 entries=payment("SELECT * FROM entries ORDER BY id"),
                 invoices=payment("SELECT * FROM invoices ORDER BY id"),
                 notifications=notification("SELECT * FROM notifications ORDER BY id"),
+                deliveries=notification("SELECT event_id, user_id, state FROM deliveries ORDER BY id"),
+                subscription=self._subscription,
                 outboxes={name: self._rows(name, "SELECT message_id FROM outbox") for name in PUBLISHERS},
                 streams={name: list(messages) for name, messages in self._streams.items()},
                 handled={

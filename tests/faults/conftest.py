@@ -21,6 +21,7 @@ from tests.faults.invariants.money import every_accepted_payment_is_terminal
 from tests.faults.log import Log
 from tests.faults.storm import Storm
 from tests.faults.town import Town
+from tests.traffic.receiver import receiving
 
 TERMINAL_SECONDS = 30.0
 """How soon after recovery every accepted payment is terminal."""
@@ -90,5 +91,6 @@ def scene(stack: Stack) -> Iterator[Scene]:
     """The one that all tests play on."""
     with ExitStack() as clients:
         people = People(stack, clients)
-        town = Town.found(Log(people), people, number=5)
-        yield Scene(stack, town, Books(stack.settings, town.log.wishes))
+        url, posts = clients.enter_context(receiving())
+        town = Town.found(Log(people), people, 5, url, posts)
+        yield Scene(stack, town, Books(stack.settings, town.log.wishes, town.subscription))

@@ -2,14 +2,16 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
 from tests.edge.people import People, Person
+from tests.faults.book import Subscription
 from tests.faults.log import CHANCE, Log, Wish, deposit, money, pay
+from tests.traffic.receiver import Post
 
 START_CENTS = 50_000_000
 """What each has in the beginning: of EUR, as all amounts."""
@@ -27,11 +29,16 @@ class Town:
     log: Log
     admin: Person
     people: list[Person]
+    subscription: Subscription
+    """Of the first of them."""
 
     @classmethod
-    def found(cls, log: Log, people: People, number: int) -> "Town":
-        """Signs that many people up and gives each money."""
-        town = cls(log, people.admin, [people.payer(0) for _ in range(number)])
+    def found(cls, log: Log, people: People, number: int, url: str, posts: Sequence[Post]) -> "Town":
+        """Signs that many people up and gives each money; the first gets a webhook to `url`, where `posts` come."""
+        inhabitants = [people.payer(0) for _ in range(number)]
+        webhook = inhabitants[0].client.post("/api/v1/webhooks", json={"url": url}).raise_for_status().json()
+        subscription = Subscription(inhabitants[0].id, webhook["secret"], posts)
+        town = cls(log, people.admin, inhabitants, subscription)
         for person in town.people:
             log.fulfil(deposit(log, town.admin, person.account()["id"], START_CENTS))
         return town

@@ -50,6 +50,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     events.every_event_is_handled_once,
     events.everybody_is_told_of_every_change_once,
     money.an_invoice_is_paid_when_its_payment_is_settled,
+    events.every_event_of_a_subscriber_is_posted_under_one_id,
     events.nothing_is_in_the_dead_letters,
     nothing_is_left_behind,
 )

@@ -1,11 +1,14 @@
 """What happened is told: once in the stream, once to each consumer, once to each user."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
 from google.type.money_pb2 import Money
 from payment.v1 import payment_pb2
+from standardwebhooks import Webhook
 
 from tests.faults.book import CONSUMERS, DEAD_LETTERS, PUBLISHERS, Book, Message, Row
 from tests.faults.invariants.money import MOVED
@@ -66,6 +69,29 @@ def everybody_is_told_of_every_change_once(book: Book) -> Iterator[str]:
         yield f"not told of a change: {one}"
     for one in told - allowed:
         yield f"told {told[one]} times of a change, or a stranger: {one}"
+
+
+def every_event_of_a_subscriber_is_posted_under_one_id(book: Book) -> Iterator[str]:
+    """A webhook gets every event of its user's payments, signed, and what comes again comes under the same id."""
+    who = book.subscription
+    own = {row["id"] for row in book.payments if who.user_id in {row["payer_id"], row["payee_id"]}}
+    expected = {f"payment.{row['payment_id']}.{row['sequence']}" for row in book.changes if row["payment_id"] in own}
+    delivered = Counter(row["event_id"] for row in book.deliveries if row["state"] == "DELIVERED")
+    if delivered != Counter(expected):
+        yield f"{len(expected)} events, {delivered.total()} of them delivered, by the log"
+    posted: dict[str, set[tuple[str, bytes]]] = defaultdict(set)
+    for headers, body in list(who.posts):
+        time = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        signature = Webhook(who.secret).sign(headers["webhook-id"], time, body.decode())
+        if signature not in headers["webhook-signature"].split():
+            yield f"not signed: {body!r}"
+        event = json.loads(body)["data"]
+        posted[f"payment.{event['paymentId']}.{event['sequence']}"].add((headers["webhook-id"], body))
+    for event_id in expected ^ posted.keys():
+        yield f"{event_id} was not posted, or never happened"
+    for event_id, forms in posted.items():
+        if len(forms) > 1:
+            yield f"{event_id} was posted as {sorted(forms)}"
 
 
 def nothing_is_in_the_dead_letters(book: Book) -> Iterator[str]:
