@@ -5,18 +5,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from services.runtime import consumer, deadletters
-from services.runtime.bus import DEADLETTER, MESSAGE_ID, Bus, EventRefused, open_bus
-from services.runtime.ids import new_id
-from services.runtime.postgres import Database, open_database
-from tests.integration.conftest import FreshDatabase
-from tests.integration.hearing import TABLES, Heard, event
+from services.runtime.bus import MESSAGE_ID, Bus, EventRefused
+from services.runtime.postgres import Database
+from tests.integration.events.hearing import Heard, event
 from tests.integration.serving import identity
 from tests.waiting import eventually
 
@@ -70,33 +67,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def database(fresh_database: FreshDatabase) -> AsyncIterator[Database]:
-    async with open_database(fresh_database("payment")) as database:
-        await database.execute(TABLES)
-        yield database
-
-
-@pytest.fixture
-async def bus(nats_url: str, certificates: Path) -> AsyncIterator[Bus]:
-    async with open_bus(nats_url, identity(certificates, "notification")) as bus:
-        await bus.connected()
-        await (await bus.stream(DEADLETTER)).purge_stream(DEADLETTER)
-        yield bus
-
-
-@pytest.fixture
-def stream() -> str:
-    return new_id("stream")
-
-
-@pytest.fixture
 def streams(bus: Bus, stream: str) -> Streams:
     return Streams(bus, stream)
-
-
-@pytest.fixture
-def heard(bus: Bus, database: Database, stream: str) -> Heard:
-    return Heard(bus, database, stream)
 
 
 async def handled(heard: Heard, count: int) -> Counter[tuple[str, int]]:

@@ -13,6 +13,7 @@ from services.runtime.bus import Bus
 from services.runtime.consumer import consume
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Connection, Database
+from tests.waiting import eventually
 
 TABLES = """
     CREATE TABLE IF NOT EXISTS handled_events (
@@ -108,3 +109,18 @@ async def _running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+async def handled(heard: Heard, *expected: tuple[str, int]) -> None:
+    """Waits until as many events are handled. They must be these, each once."""
+
+    async def enough() -> bool:
+        return len(await heard.events()) >= len(expected)
+
+    await eventually(enough, 20)
+    assert sorted(await heard.events()) == sorted(expected)
+
+
+async def sent(database: Database) -> bool:
+    """Tells whether nothing waits in the outbox."""
+    return not await database.fetch("SELECT FROM outbox")
