@@ -12,6 +12,7 @@ from services.runtime import probe
 
 WISHES = {
     "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS"),
+    "compliance": ("VELOCITY_LIMIT_PER_HOUR",),
     "notification": ("SMTP_URL", "SMTP_FROM", "SMS_URL", "SMS_SECRET", "PUSH_URL", "PUSH_SECRET"),
 }
 """Variables that `make up` hands on to these processes, where they are set."""

@@ -80,15 +80,22 @@ def stack() -> Iterator[Stack]:
     """A native stack with a run folder of its own, for all tests of this folder."""
     folder = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
     try:
-        settings = lifecycle.up(folder, edge_port=0, edge_tls_port=0)
+        settings = lifecycle.up(folder, 0, 0, {"VELOCITY_LIMIT_PER_HOUR": "100000"})  # they are in a hurry
         yield Stack(settings, **{name.lower(): value for name, value in settings.reach().items()})
     finally:
         lifecycle.clean(folder)
 
 
+@pytest.fixture
+def scene(stage: Scene) -> Scene:
+    """The one that all tests play on, with everybody logged in for as long as a test takes."""
+    stage.log.keep_logged_in([stage.town.admin, *stage.town.people])
+    return stage
+
+
 @pytest.fixture(scope="package")
-def scene(stack: Stack) -> Iterator[Scene]:
-    """The one that all tests play on."""
+def stage(stack: Stack) -> Iterator[Scene]:
+    """The scene, whose people were logged in once."""
     with ExitStack() as clients:
         people = People(stack, clients)
         url, posts = clients.enter_context(receiving())

@@ -7,7 +7,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,6 +20,8 @@ from tests.traffic.customers import FOR_NOW
 
 PATIENCE_SECONDS = 120.0
 """How long a client tries to get one thing done."""
+LOGGED_IN_SECONDS = 300.0
+"""How old access tokens may be when a test begins; they live for ten minutes."""
 CHANCE = secrets.SystemRandom()
 IN_USE = (409, "IDEMPOTENCY_KEY_IN_USE")
 
@@ -98,6 +100,7 @@ class Log:
         self.wishes: list[Wish] = []
         self._people = people
         self._renewing = threading.Lock()
+        self._all_logged_in = time.monotonic()
 
     def wish(self, kind: str, who: Person, path: str, body: Json, *, keyed: bool = True, cents: int = 0) -> Wish:
         """Adds something to be asked for."""
@@ -133,6 +136,13 @@ class Log:
             answer = answer_of(response, time.monotonic() - started, time_sent)
         wish.answers.append(answer)
         return answer
+
+    def keep_logged_in(self, persons: Iterable[Person]) -> None:
+        """Logs everybody in anew, if that was a while ago."""
+        if time.monotonic() - self._all_logged_in > LOGGED_IN_SECONDS:
+            for person in persons:
+                self._renew(person)
+            self._all_logged_in = time.monotonic()
 
     def _renew(self, person: Person) -> None:
         """Logs somebody in anew; another time, when that is not possible now."""

@@ -26,7 +26,7 @@ def payment(town: Town) -> Wish:
 
 
 def paying_in(town: Town) -> Wish:
-    return deposit(town.log, town.admin, town.people[0].account()["id"], CENTS)
+    return deposit(town.log, town.admin, town.accounts[town.people[0].id], CENTS)
 
 
 def refund(town: Town) -> Wish:
@@ -53,9 +53,9 @@ WISHES = [payment, paying_in, refund, invoice_payment]
 Making = Callable[[Town], Wish]
 
 
-def account_of(person: Person) -> tuple[LiteralString, str]:
+def account_of(town: Town, person: Person) -> tuple[LiteralString, str]:
     """The lock of somebody's account, as statement and argument."""
-    return "SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", person.account()["id"]
+    return "SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", town.accounts[person.id]
 
 
 def kept(stack: Stack, wish: Wish) -> bool:
@@ -97,7 +97,7 @@ def test_what_is_killed_inside_its_transaction_has_done_nothing_and_blocks_nobod
     scene: Scene, background: ThreadPoolExecutor, make: Making
 ) -> None:
     wish, log = make(scene.town), scene.log
-    with holding(scene.stack, "payment", *account_of(scene.town.people[0])) as hold:
+    with holding(scene.stack, "payment", *account_of(scene.town, scene.town.people[0])) as hold:
         first = background.submit(log.ask, wish)
         hold.wait()
         scene.stack.kill("payment")
@@ -116,7 +116,7 @@ def test_what_is_killed_after_it_has_committed_gives_the_same_answer_later(
 ) -> None:
     wish, log, stack = make(scene.town), scene.log, scene.stack
     with ExitStack() as held:
-        with holding(stack, "payment", *account_of(scene.town.people[0])) as hold:
+        with holding(stack, "payment", *account_of(scene.town, scene.town.people[0])) as hold:
             first = background.submit(log.ask, wish)
             hold.wait()
             held.enter_context(commits_held(stack))
@@ -135,7 +135,7 @@ def test_what_is_killed_after_it_has_committed_gives_the_same_answer_later(
 
 def test_a_transaction_that_loses_postgres_has_done_nothing(scene: Scene, background: ThreadPoolExecutor) -> None:
     wish, log = payment(scene.town), scene.log
-    with holding(scene.stack, "payment", *account_of(scene.town.people[0])) as hold:
+    with holding(scene.stack, "payment", *account_of(scene.town, scene.town.people[0])) as hold:
         first = background.submit(log.ask, wish)
         hold.wait()
         scene.stack.kill("postgres")
@@ -149,7 +149,7 @@ def test_a_payment_is_made_once_though_the_edge_is_killed_while_it_is_made(
     scene: Scene, background: ThreadPoolExecutor
 ) -> None:
     wish, log = payment(scene.town), scene.log
-    with holding(scene.stack, "payment", *account_of(scene.town.people[0])) as hold:
+    with holding(scene.stack, "payment", *account_of(scene.town, scene.town.people[0])) as hold:
         first = background.submit(log.ask, wish)
         hold.wait()
         scene.stack.kill("envoy")
@@ -174,7 +174,7 @@ def test_a_payment_is_made_once_though_what_it_asks_is_killed(
 
 def test_a_payment_is_settled_once_though_settlement_is_killed_in_the_middle(scene: Scene) -> None:
     wish = payment(scene.town)
-    with holding(scene.stack, "payment", *account_of(scene.town.people[1])) as hold:
+    with holding(scene.stack, "payment", *account_of(scene.town, scene.town.people[1])) as hold:
         assert scene.log.fulfil(wish).good
         hold.wait()
         scene.stack.kill("payment")
@@ -185,7 +185,7 @@ def test_a_payment_is_settled_once_though_settlement_is_killed_in_the_middle(sce
 def test_a_payment_is_settled_once_though_its_settlement_is_killed_before_it_knows(scene: Scene) -> None:
     wish, stack = payment(scene.town), scene.stack
     with ExitStack() as held:
-        with holding(stack, "payment", *account_of(scene.town.people[1])) as hold:
+        with holding(stack, "payment", *account_of(scene.town, scene.town.people[1])) as hold:
             assert scene.log.fulfil(wish).good
             hold.wait()
             held.enter_context(commits_held(stack))

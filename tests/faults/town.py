@@ -2,7 +2,7 @@
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tests.faults.book import Subscription
 from tests.faults.log import CHANCE, Log, Wish, deposit, money, pay
 from tests.traffic.receiver import Post
 
-START_CENTS = 50_000_000
-"""What each has in the beginning: of EUR, as all amounts."""
+START_CENTS = 10**10
+"""What each has in the beginning, of EUR as all amounts: nobody runs out of it."""
 SMALL_CENTS = 9_999
 LARGE_CENTS = 1_000_000
 """From here on an officer looks at a payment: compliance's AMOUNT_THRESHOLD."""
@@ -29,6 +29,8 @@ class Town:
     log: Log
     admin: Person
     people: list[Person]
+    accounts: Mapping[str, str]
+    """The id of everybody's account in EUR, by user."""
     subscription: Subscription
     """Of the first of them."""
 
@@ -38,10 +40,10 @@ class Town:
         inhabitants = [people.payer(0) for _ in range(number)]
         webhook = inhabitants[0].client.post("/api/v1/webhooks", json={"url": url}).raise_for_status().json()
         subscription = Subscription(inhabitants[0].id, webhook["secret"], posts)
-        town = cls(log, people.admin, inhabitants, subscription)
-        for person in town.people:
-            log.fulfil(deposit(log, town.admin, person.account()["id"], START_CENTS))
-        return town
+        accounts = {person.id: person.account()["id"] for person in inhabitants}
+        for account_id in accounts.values():
+            log.fulfil(deposit(log, people.admin, account_id, START_CENTS))
+        return cls(log, people.admin, inhabitants, accounts, subscription)
 
 
 class Customer:
@@ -51,7 +53,7 @@ class Customer:
         self._town = town
         self._log = town.log
         self._person = person
-        self._account_id = person.account()["id"]
+        self._account_id = town.accounts[person.id]
         self._others = [other for other in town.people if other is not person]
         self._settled: deque[tuple[Person, Wish]] = deque(maxlen=20)
 
