@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 from services.runtime.contract import Method
+from services.runtime.server import OPTIONS
 
 TOKEN = "a-token-that-is-good"
 USER = "usr_1"
@@ -143,7 +144,7 @@ def _options(headers: Mapping[str, str]) -> Iterable[authz.HeaderValueOption]:
 @contextmanager
 def serving(backend: Backend, certificates: Path, ports: Mapping[str, int]) -> Iterator[None]:
     """Serves every service on a port of its own, with its own certificate, to peers of the mesh only."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), handlers=[backend])
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), handlers=[backend], options=OPTIONS)
     for service, port in ports.items():
         pair = ((certificates / f"{service}.key").read_bytes(), (certificates / f"{service}.pem").read_bytes())
         credentials = grpc.ssl_server_credentials([pair], (certificates / "ca.pem").read_bytes(), True)
