@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.runtime import postgres
 from services.runtime.keylocks import Key, KeyLocks
 from services.runtime.postgres import Database
 from tests.integration.conftest import FreshDatabase
@@ -124,3 +125,18 @@ async def test_a_lock_that_comes_when_nobody_wants_it_any_more_is_given_back(hou
     await locks.take(last)
     locks.free(last)
     await eventually(house.no_key_is_in_use)
+
+
+async def test_a_replica_that_is_frozen_does_not_keep_its_keys(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "_SESSION_NOTICED_WHEN_FROZEN", {"idle_session_timeout": "300ms"})
+    key = Key("usr_1", "/payment.v1.PaymentService/CreatePayment", "k")
+    async with postgres.open_database(house.url) as of_the_frozen:
+        frozen, other = KeyLocks(of_the_frozen), KeyLocks(house.database)
+        await frozen.take(key)  # and then nothing is heard of it: its sockets are open, nothing else
+        assert (await other.take(key)).in_use
+
+        async def is_free() -> bool:
+            return not (await other.take(key)).in_use
+
+        await eventually(is_free)
+        other.free(key)
