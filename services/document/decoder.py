@@ -41,13 +41,12 @@ def _inspect_image(file: BinaryIO, content_type: str) -> Inspection:
 
 
 def _inspect_pdf(file: BinaryIO) -> Inspection:
-    from pypdf import PdfReader  # noqa: PLC0415  # its import takes longer than opening most images
+    from pypdfium2 import PdfDocument  # noqa: PLC0415  # only for those who need it
 
-    reader = PdfReader(file)
-    if not reader.pages:
+    document = PdfDocument(file)
+    if not len(document):
         return Inspection("It has no page.")
-    page = reader.pages[0].mediabox
-    return Inspection(shorter_side=float(min(abs(page.width), abs(page.height))))
+    return Inspection(shorter_side=min(document[0].get_size()))
 
 
 if __name__ == "__main__":
