@@ -31,7 +31,7 @@ class Watch:
 
     async def run(self) -> None:
         """Listens to the events of all replicas."""
-        await self._bus.listen("payment.>", lambda subject: self._wake(subject.removeprefix("payment.")))
+        await self._bus.listen("payment.>", lambda subject, _: self._wake(subject.removeprefix("payment.")))
 
     def end(self) -> None:
         """Ends all streams, so that their clients go on elsewhere: the server is about to stop."""

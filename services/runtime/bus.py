@@ -110,12 +110,15 @@ class Bus:
             self.forget(stream)
             raise BusUnavailable from error
 
-    async def listen(self, subject: str, heard: Callable[[str], None]) -> None:
-        """Calls `heard` with the subject of every event as it is published, at most once. Waits for the connection."""
+    async def listen(self, subject: str, heard: Callable[[str, bytes], None]) -> None:
+        """Calls `heard` with the subject and payload of every event as it is published, at most once.
+
+        Waits for the connection.
+        """
         await self.connected()
 
         async def on_message(message: Msg) -> None:
-            heard(message.subject)
+            heard(message.subject, message.data)
 
         await self._client.subscribe(subject, cb=on_message)
 
