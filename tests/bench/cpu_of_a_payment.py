@@ -39,7 +39,7 @@ def main(payments: int) -> None:
         stack = Stack(settings, **{name.lower(): value for name, value in settings.reach().items()})
         with ExitStack() as clients:
             people = People(stack, clients)
-            payers = [people.payer(1_000_000) for _ in range(CONCURRENCY)]
+            payers = people.payers([1_000_000] * CONCURRENCY)
             payee = people.sign_up("Grace Hopper")
             _pay_and_settle(stack, payers, payee, payments // 10)
             before = _cpu(stack)

@@ -3,13 +3,17 @@
 import io
 import secrets
 import ssl
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Protocol
 
 import httpx
 from PIL import Image
 
+from scripts.specimens import passport
 from tests.waiting import wait_until
 
 Json = dict[str, Any]
@@ -56,6 +60,22 @@ class Person:
         files = {"file": (name, content, "application/octet-stream")}
         return self.client.post("/api/v1/documents/upload", data={"kind": kind}, files=files)
 
+    def identify(self, name: str) -> str:
+        """Uploads a passport of that name. Returns the document's id."""
+        uploaded = self.upload(passport(name, date(**BORN)))
+        assert uploaded.status_code == 201, uploaded.text
+        return str(uploaded.json()["id"])
+
+    def read(self, document_id: str) -> Json:
+        """Waits until a document has been read, and returns it."""
+
+        def document() -> Json:
+            found: Json = self.client.get(f"/api/v1/documents/{document_id}").json()
+            return found
+
+        wait_until(lambda: document().get("state") in {"VERIFIED", "REJECTED"}, f"{document_id} is not read")
+        return document()
+
     def pay(self, payee: "Person", units: int, key: str | None = None, **amount: Any) -> httpx.Response:
         """Makes a payment."""
         body = {"payeeId": payee.id, "amount": {"currencyCode": "EUR", "units": str(units), "nanos": 0} | amount}
@@ -99,11 +119,18 @@ class People:
     def payer(self, units: int, name: str = "Ada Byron") -> Person:
         """Somebody who may pay: screened, with a passport and money."""
         person = self.sign_up(name)
-        assert person.upload(scan()).status_code == 201
+        document_id = person.identify(name)
         if units:
             self.deposit(person, units).raise_for_status()
         wait_until(lambda: person.client.get("/api/v1/kyc/me").json().get("state") == "VERIFIED", "KYC is not passed")
+        document = person.read(document_id)
+        assert document["state"] == "VERIFIED", document["checks"]
         return person
+
+    def payers(self, units: Sequence[int]) -> list[Person]:
+        """Several of them with so much money each: their passports are read beside each other."""
+        with ThreadPoolExecutor(len(units)) as threads:
+            return list(threads.map(self.payer, units))
 
     def officer(self) -> Person:
         """A compliance officer."""
@@ -126,7 +153,7 @@ class People:
 
 
 def scan(size: tuple[int, int] = (640, 480)) -> bytes:
-    """Draws something that no other scan is like."""
+    """Draws something that no other scan is like, and that nobody can read."""
     file = io.BytesIO()
     # Not Image.effect_noise: it draws from C's rand(), which gRPC seeds anew, so that scans repeat.
     Image.frombytes("L", size, secrets.token_bytes(size[0] * size[1])).save(file, "PNG")

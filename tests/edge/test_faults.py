@@ -61,8 +61,12 @@ def test_without_nats_payments_settle_and_watchers_are_told(people: People, stac
         payment = payer.pay(payee, 1).json()
         status = payer.client.get(f"/api/v1/payments/{payment['id']}/status")
         assert "SETTLED" in status.text
-    notified = "/api/v1/notifications"
-    wait_until(lambda: len(payer.client.get(notified).json()["notifications"]) == 2, "the events were lost")
+
+    def told() -> set[str]:
+        notifications = payer.client.get("/api/v1/notifications").json()["notifications"]
+        return {one["kind"] for one in notifications if one["paymentId"] == payment["id"]}
+
+    wait_until(lambda: told() == {"PAYMENT_AUTHORIZED", "PAYMENT_SETTLED"}, "the events were lost")
 
 
 def test_a_service_that_hangs_is_given_up_on_at_the_deadline(people: People, stack: Stack) -> None:

@@ -22,9 +22,9 @@ from tests.faults.log import Wish
 from tests.traffic.receiver import Post
 
 Row = Mapping[str, Any]
-PUBLISHERS = ("payment", "user")
-CONSUMERS = {"notification": "payment", "compliance": "user"}
-"""Which service handles the events of which."""
+PUBLISHERS = ("payment", "user", "document")
+CONSUMERS = {"notification": ("payment", "document"), "compliance": ("user",), "document": ("user",)}
+"""Which service handles the events of which others."""
 DEAD_LETTERS = "deadletter"
 _BATCH = 500
 

@@ -147,9 +147,18 @@ def in_order() -> Book:
         ],
         deliveries=[{"event_id": event_id(change), "user_id": "ada", "state": "DELIVERED"} for change in changes],
         subscription=Subscription("ada", SECRET, [post(change) for change in changes]),
-        outboxes={"payment": [], "user": []},
-        streams={"payment": messages, "user": [Message("user.ada", "user.ada.1", b"")], DEAD_LETTERS: []},
-        handled={"notification": [one.id for one in messages], "compliance": ["user.ada.1"]},
+        outboxes={"payment": [], "user": [], "document": []},
+        streams={
+            "payment": messages,
+            "user": [Message("user.ada", "user.ada.1", b"")],
+            "document": [Message("document.passport", "document.passport.2", b"")],
+            DEAD_LETTERS: [],
+        },
+        handled={
+            "notification": [*(one.id for one in messages), "document.passport.2"],
+            "compliance": ["user.ada.1"],
+            "document": ["user.ada.1"],
+        },
         sessions=[session],
         prepared=[],
     )

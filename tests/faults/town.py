@@ -37,7 +37,7 @@ class Town:
     @classmethod
     def found(cls, log: Log, people: People, number: int, url: str, posts: Sequence[Post]) -> "Town":
         """Signs that many people up and gives each money; the first gets a webhook to `url`, where `posts` come."""
-        inhabitants = [people.payer(0) for _ in range(number)]
+        inhabitants = people.payers([0] * number)
         webhook = inhabitants[0].client.post("/api/v1/webhooks", json={"url": url}).raise_for_status().json()
         subscription = Subscription(inhabitants[0].id, webhook["secret"], posts)
         accounts = {person.id: person.account()["id"] for person in inhabitants}

@@ -46,7 +46,8 @@ def _check_told(person: Person, changes: list[tuple[str, str]]) -> None:
 
 
 def _told(person: Person) -> Counter[tuple[str, str]]:
-    return Counter((one["kind"], one["paymentId"]) for one in _all(person, "notifications"))
+    """What somebody was told of payments."""
+    return Counter((one["kind"], one["paymentId"]) for one in _all(person, "notifications") if one["paymentId"])
 
 
 def _all(person: Person, what: str, path: str = "") -> list[Json]:

@@ -110,7 +110,7 @@ class Customers:
 
     def __init__(self, people: People, number: int) -> None:
         self.payee = people.sign_up("Grace Hopper", "NL")
-        self.all = [Customer(people.payer(DEPOSIT), self.payee) for _ in range(number)]
+        self.all = [Customer(payer, self.payee) for payer in people.payers([DEPOSIT] * number)]
 
     @property
     def errors(self) -> list[Answer]:
