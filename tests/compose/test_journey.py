@@ -13,8 +13,10 @@ from tests.compose.project import Project
 from tests.edge.people import People
 
 # pytest collects these here too, with the fixtures of this folder.
-from tests.edge.test_journey import (  # noqa: F401
+from tests.edge.test_documents import (  # noqa: F401
     test_a_document_comes_back_as_it_was_and_is_gone_when_deleted,
+)
+from tests.edge.test_journey import (  # noqa: F401
     test_a_payment_from_sign_up_to_settlement,
     test_a_stream_that_is_finished_answers_204_and_a_broken_one_resumes,
     test_over_tls_the_same_edge_answers,

@@ -13,7 +13,7 @@ from payment.v1 import payment_pb2, payment_pb2_grpc
 from user.v1 import user_pb2, user_pb2_grpc
 
 from tests.edge.contract.edge import reason_of
-from tests.edge.people import BORN, People, events_of, scan
+from tests.edge.people import BORN, People, events_of
 from tests.edge.stack import Stack
 
 AMOUNT = {"currencyCode": "EUR", "units": "40", "nanos": 0}
@@ -232,37 +232,6 @@ def test_a_session_is_renewed_once_per_token_and_ended_by_a_theft(people: People
     assert newest.status_code == 401
     ended = person.client.delete("/api/v1/sessions/current")
     assert (ended.status_code, ended.content) == (204, b"")
-
-
-def test_a_document_comes_back_as_it_was_and_is_gone_when_deleted(people: People) -> None:
-    owner, content = people.sign_up(), scan()
-    uploaded = owner.upload(content, "../../etc/pass port.png")
-    document = uploaded.json()
-    assert uploaded.headers["location"] == f"/api/v1/documents/{document['id']}"
-    assert (document["state"], document["contentType"], document["fileName"]) == (
-        "VERIFIED",
-        "image/png",
-        "pass port.png",
-    )
-    downloaded = owner.client.get(f"/api/v1/documents/{document['id']}/content")
-    assert (downloaded.headers["content-type"], downloaded.content) == ("image/png", content)
-    assert owner.client.post(f"/api/v1/documents/{document['id']}:verify").json()["state"] == "VERIFIED"
-    assert people.sign_up().client.get(f"/api/v1/documents/{document['id']}").status_code == 403
-    copied = people.sign_up().upload(content).json()
-    assert [one["name"] for one in copied["checks"] if one["outcome"] == "FAILED"] == ["NOT_ANOTHER_USERS"]
-    assert owner.client.delete(f"/api/v1/documents/{document['id']}").status_code == 204
-    assert owner.client.get(f"/api/v1/documents/{document['id']}/content").status_code == 404
-
-
-def test_an_upload_that_is_no_document_is_refused(people: People) -> None:
-    owner = people.sign_up()
-    text = owner.upload(b"just some text " * 50)
-    assert (text.status_code, reason_of(text)) == (415, "UNSUPPORTED_FILE_TYPE")
-    small = owner.upload(scan((40, 40))).json()
-    assert [one["name"] for one in small["checks"] if one["outcome"] == "FAILED"] == ["USEFUL_SIZE"]
-    large = owner.upload(scan() + b"\0" * 26_300_000)
-    assert (large.status_code, reason_of(large)) == (413, "FILE_TOO_LARGE")
-    assert [one["id"] for one in owner.client.get("/api/v1/documents").json()["documents"]] == [small["id"]]
 
 
 def test_the_same_rpcs_are_there_for_grpc_clients(people: People, stack: Stack) -> None:
