@@ -1,21 +1,46 @@
 """The files, in an object store: a folder natively, S3 in production. Named by their document's id and nothing else."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, from_url
 
 from services.document.domain import DocumentNotFound
 from services.runtime.errors import Unavailable
 
-READ_BYTES = 256 * 1024
-WRITE_BYTES = 5 * 1024 * 1024  # the least that S3 takes as a part
-WRITES_AT_ONCE = 2
+if TYPE_CHECKING:  # obstore has these only in its stubs
+    from obstore import GetOptions, GetResult
+    from obstore.store import ClientConfig, RetryConfig
+
+READ_BYTES = 128 * 1024
+PIECE_BYTES = 1024 * 1024
+PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes as a part
+PUTS_AT_ONCE = 2
+"""A put holds a part that is being filled and one that is being sent: 10 MiB, however large the file."""
 LISTED_AT_ONCE = 1000
+
+# A store that hangs is an error after 10 s, one that refuses after less than a second. `timeout` is that of a whole
+# answer, which a client may read as slowly as it likes: a download's deadline.
+_CLIENT: "ClientConfig" = {
+    "connect_timeout": timedelta(seconds=2),
+    "read_timeout": timedelta(seconds=10),
+    "timeout": timedelta(seconds=600),
+    "allow_http": True,  # only where AWS_ENDPOINT_URL says http: the default says https
+}
+_RETRY: "RetryConfig" = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=8),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+}
 _FOLDER = "objects"
+_STAGED = re.compile(r".+#\d+")  # how a folder's unfinished files are named; S3 keeps its own apart
 
 
 class ObjectStoreUnavailable(Unavailable):
@@ -24,32 +49,75 @@ class ObjectStoreUnavailable(Unavailable):
     message = "The service cannot reach its files right now."
 
 
+class Reading:
+    """A file, or a part of one, that is open: iterate over its pieces."""
+
+    def __init__(self, found: "GetResult") -> None:
+        self.size = found.meta["size"]
+        """The bytes of the whole file."""
+        self._found = found
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yields it in pieces. Raises ObjectStoreUnavailable where it ends before its end."""
+        first, end = self._found.range
+        missing = end - first
+        with _reaching():
+            async for piece in self._found.stream(min_chunk_size=READ_BYTES):
+                missing -= len(piece)
+                yield bytes(piece)
+        if missing:
+            raise ObjectStoreUnavailable
+
+
 class Objects:
-    """Reads and writes files as streams. All of it raises ObjectStoreUnavailable."""
+    """Writes, reads and deletes files. All of it raises ObjectStoreUnavailable."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._turn = asyncio.Semaphore(PUTS_AT_ONCE)
+        self._seen = False
+
+    async def put(self, document_id: str, file: BinaryIO) -> None:
+        """Writes a file, from where it stands to its end. It appears whole, or after an exception not at all.
+
+        Cancelled, it first ends what it began: who deletes the file then has deleted it.
+        """
+        async with self._turn:
+            putting = asyncio.create_task(self._put(document_id, file))
+            try:
+                await asyncio.shield(putting)
+            except asyncio.CancelledError:
+                await asyncio.wait([putting])
+                raise
 
     @asynccontextmanager
     async def writing(self, document_id: str) -> AsyncIterator[Callable[[bytes], Awaitable[object]]]:
         """Lends a function that appends to a new file. The file appears at the end, and not after an exception."""
         with _reaching():
             async with obstore.open_writer_async(
-                self._store, _path(document_id), buffer_size=WRITE_BYTES, max_concurrency=WRITES_AT_ONCE
+                self._store, _path(document_id), buffer_size=PART_BYTES, max_concurrency=1
             ) as writer:
                 yield writer.write
 
-    async def read(self, document_id: str) -> AsyncIterator[bytes]:
-        """Opens a file and returns it in pieces. Raises DocumentNotFound."""
+    async def _put(self, document_id: str, file: BinaryIO) -> None:
+        with _reaching():
+            async with obstore.open_writer_async(
+                self._store, _path(document_id), buffer_size=PART_BYTES, max_concurrency=1
+            ) as writer:
+                while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                    await writer.write(piece)
+
+    async def read(self, document_id: str, start: int = 0, end: int | None = None) -> Reading:
+        """Opens a file, or its bytes from `start` up to but not including `end`. Raises DocumentNotFound."""
         with _reaching():
             try:
-                found = await obstore.get_async(self._store, _path(document_id))
+                options: GetOptions = {"range": {"offset": start} if end is None else (start, end)}
+                return Reading(await obstore.get_async(self._store, _path(document_id), options=options))
             except FileNotFoundError as error:
                 raise DocumentNotFound(document_id=document_id) from error
-        return _pieces(found)
 
     async def delete(self, document_id: str) -> None:
-        """Deletes a file, if there is one."""
+        """Deletes a file, if there is one. Who reads it may read on."""
         with _reaching(), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, _path(document_id))
 
@@ -59,25 +127,34 @@ class Objects:
             async for listed in obstore.list(self._store, _FOLDER, chunk_size=LISTED_AT_ONCE):
                 yield [one["path"].removeprefix(f"{_FOLDER}/") for one in listed if one["last_modified"] < time]
 
+    async def delete_unfinished(self, time: datetime) -> None:
+        """Deletes what puts that were killed before have left in a folder. On S3, a rule of the bucket does."""
+        if isinstance(self._store, LocalStore):
+            await asyncio.to_thread(_delete_staged, Path(str(self._store.prefix)) / _FOLDER, time)
+
     async def ping(self) -> None:
-        """Raises ObjectStoreUnavailable when the store does not answer."""
+        """Raises ObjectStoreUnavailable when the store does not answer, or at first, is not there."""
         with _reaching(), suppress(FileNotFoundError):
+            if not self._seen:  # of a bucket that does not exist, S3 says no more than that the object does not
+                await anext(aiter(obstore.list(self._store, _path("ping"), chunk_size=1)), None)
+                self._seen = True
             await obstore.head_async(self._store, _path("ping"))
 
 
-async def _pieces(found: "obstore.GetResult") -> AsyncIterator[bytes]:
-    with _reaching():
-        async for piece in found.stream(min_chunk_size=READ_BYTES):
-            yield bytes(piece)
-
-
 def open_objects(url: str) -> Objects:
-    """Opens the store at a URL. A folder must exist; the credentials of S3 come from its usual places."""
-    return Objects(from_url(url))
+    """Opens the store at a URL. A folder must exist; where S3 is, and who we are there, its usual variables say."""
+    return Objects(from_url(url, client_options=_CLIENT, retry_config=_RETRY))
 
 
 def _path(document_id: str) -> str:
     return f"{_FOLDER}/{document_id}"
+
+
+def _delete_staged(folder: Path, time: datetime) -> None:
+    for file in folder.glob("*#*"):
+        with suppress(FileNotFoundError):
+            if _STAGED.fullmatch(file.name) and datetime.fromtimestamp(file.stat().st_mtime, UTC) < time:
+                file.unlink()
 
 
 @contextmanager
