@@ -17,7 +17,7 @@ _STATEMENTS = re.findall(r"-- (\d), (.*?):.*?\n(.*?;)", _BLOCK, re.DOTALL)
 def test_what_operators_watch_is_quiet_in_a_new_database(
     fresh_database: FreshDatabase, number: str, where: str, statement: str
 ) -> None:
-    databases = re.findall(r"\buser\b|\bpayment\b|\bnotification\b", where) or ["payment"]  # anywhere
+    databases = re.findall(r"\buser\b|\bpayment\b|\bdocument\b|\bnotification\b", where) or ["payment"]  # anywhere
     for database in databases:
         with psycopg.connect(fresh_database(database)) as connection:
             rows = connection.execute(statement).fetchall()
