@@ -1,4 +1,4 @@
-"""The connection to NATS JetStream: a stream per service, and one for dead letters."""
+"""The connection to NATS JetStream: a stream per service, one of sessions that ended, and one for dead letters."""
 
 import asyncio
 import ssl
@@ -19,10 +19,15 @@ RECONNECT_SECONDS = 0.25
 DUPLICATE_SECONDS = 120.0
 """How long a service's stream drops what has the id of something it has."""
 DEADLETTER = "deadletter"
+SESSION = "session"
+"""Which sessions ended before their time; the user service publishes it."""
 MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
 
-_DAY_SECONDS = 24 * 3600.0
+_HOUR_SECONDS = 3600.0
+_DAY_SECONDS = 24 * _HOUR_SECONDS
+_KEPT_SECONDS = {DEADLETTER: 30 * _DAY_SECONDS, SESSION: _HOUR_SECONDS}
+"""Others are kept for 7 days. The end of a session need only outlive its access tokens."""
 _CONFIGURED_OTHERWISE = 10058
 _HEADERS_BYTES = 4096
 """More than the headers of an event take: the server hangs up on whom sends more than it said, headers included."""
@@ -76,7 +81,7 @@ class Bus:
         await self._client.close()
 
     async def stream(self, name: str) -> JetStreamContext:
-        """Returns JetStream with the stream of a service, or DEADLETTER, in place. Raises BusUnavailable."""
+        """Returns JetStream with the stream of a service, SESSION or DEADLETTER, in place. Raises BusUnavailable."""
         if not self._client.is_connected:
             raise BusUnavailable
         jetstream = self._client.jetstream()
@@ -124,9 +129,12 @@ class Bus:
 
 
 def _wanted(name: str) -> api.StreamConfig:
-    if name == DEADLETTER:
-        return api.StreamConfig(name, subjects=[f"{name}.>"], max_age=30 * _DAY_SECONDS, duplicate_window=_DAY_SECONDS)
-    return api.StreamConfig(name, subjects=[f"{name}.>"], max_age=7 * _DAY_SECONDS, duplicate_window=DUPLICATE_SECONDS)
+    return api.StreamConfig(
+        name,
+        subjects=[f"{name}.>"],
+        max_age=_KEPT_SECONDS.get(name, 7 * _DAY_SECONDS),
+        duplicate_window=_DAY_SECONDS if name == DEADLETTER else DUPLICATE_SECONDS,
+    )
 
 
 async def _log_error(error: Exception) -> None:

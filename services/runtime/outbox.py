@@ -7,7 +7,7 @@ that long is looked for first.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -62,10 +62,11 @@ class Outbox:
 
     async def add(self, connection: Connection, key: str, sequence: int, message: Message) -> None:
         """Writes an event in the transaction of its change, for the subject `<server>.<key>`."""
-        subject = f"{self._server}.{key}"
-        await connection.execute(
-            _ADD, f"{subject}.{sequence}", subject, message.SerializeToString(), trace.traceparent()
-        )
+        await connection.execute(_ADD, *_row(self._server, key, sequence, message))
+
+    async def add_to(self, stream: str, connection: Connection, messages: Iterable[tuple[str, Message]]) -> None:
+        """Writes events, each the only one of its key, for the subjects `<stream>.<key>`."""
+        await connection.executemany(_ADD, [_row(stream, key, 1, message) for key, message in messages])
 
     async def relay(self) -> None:
         """Publishes what is committed, for ever."""
@@ -80,18 +81,26 @@ class Outbox:
             rows = await connection.fetch(_NEXT, BATCH, self._waiting(), _MAY_BE_FORGOTTEN)
             if not rows:
                 return False
-            await self._bus.stream(self._server)
-            subjects: dict[str, list[asyncpg.Record]] = defaultdict(list)
+            streams: dict[str, dict[str, list[asyncpg.Record]]] = defaultdict(lambda: defaultdict(list))
             for row in rows:
-                subjects[row["subject"]].append(row)
+                streams[_stream(row["subject"])][row["subject"]].append(row)
             stored: list[int] = []
-            publishing = (self._publish(subject, of_one, stored, until) for subject, of_one in subjects.items())
-            # All to their end: what is stored is noted, whatever becomes of the others.
-            failures = [one for one in await asyncio.gather(*publishing, return_exceptions=True) if one]
+            failures = await _to_their_end(
+                self._publish_to(stream, subjects, stored, until) for stream, subjects in streams.items()
+            )
             await connection.execute(_DONE, stored)
         for failed in failures:
             raise failed
         return True
+
+    async def _publish_to(
+        self, stream: str, subjects: Mapping[str, Sequence[asyncpg.Record]], stored: list[int], until: float
+    ) -> None:
+        await self._bus.stream(stream)
+        for failed in await _to_their_end(
+            self._publish(subject, rows, stored, until) for subject, rows in subjects.items()
+        ):
+            raise failed
 
     async def _publish(self, subject: str, rows: Sequence[asyncpg.Record], stored: list[int], until: float) -> None:
         """Publishes the events of one subject, each after the one before was stored, and notes their positions."""
@@ -102,7 +111,7 @@ class Outbox:
             if row["message_id"] not in published:
                 headers = {MESSAGE_ID: row["message_id"], TRACEPARENT: row["traceparent"]}
                 try:
-                    await self._bus.publish(self._server, subject, row["payload"], headers)
+                    await self._bus.publish(_stream(subject), subject, row["payload"], headers)
                 except EventRefused as error:  # the others must not wait for it, only those that come after it
                     _log.error("event not published", message_id=row["message_id"], error=str(error))
                     self._refused[subject] = asyncio.get_running_loop().time() + REFUSED_SECONDS
@@ -111,12 +120,13 @@ class Outbox:
 
     async def _published(self, subject: str, until: float) -> set[str]:
         """Returns the ids of a subject's events in the stream, or some of them when that takes too long."""
-        jetstream = await self._bus.stream(self._server)
+        stream = _stream(subject)
+        jetstream = await self._bus.stream(stream)
         ids: set[str] = set()
         sequence = 0
         try:
             while asyncio.get_running_loop().time() <= until:
-                found = await jetstream.get_msg(self._server, seq=sequence + 1, subject=subject, next=True)
+                found = await jetstream.get_msg(stream, seq=sequence + 1, subject=subject, next=True)
                 sequence = found.seq or 0
                 ids.add((found.headers or {}).get(MESSAGE_ID, ""))
         except nats.js.errors.NotFoundError:
@@ -130,3 +140,17 @@ class Outbox:
         now = asyncio.get_running_loop().time()
         self._refused = {subject: until for subject, until in self._refused.items() if until > now}
         return list(self._refused)
+
+
+def _row(stream: str, key: str, sequence: int, message: Message) -> tuple[str, str, bytes, str]:
+    subject = f"{stream}.{key}"
+    return f"{subject}.{sequence}", subject, message.SerializeToString(), trace.traceparent()
+
+
+def _stream(subject: str) -> str:
+    return subject.partition(".")[0]
+
+
+async def _to_their_end(work: Iterable[Awaitable[None]]) -> list[BaseException]:
+    """Waits for all, so that what is stored is noted whatever becomes of the others. Returns what failed."""
+    return [one for one in await asyncio.gather(*work, return_exceptions=True) if one]

@@ -38,7 +38,7 @@ async def main(settings: Settings) -> None:
     identity = Identity.of(settings)
     async with open_database(settings.database_url) as database, open_bus(settings.nats_url, identity) as bus:
         outbox = Outbox("user", database, bus)
-        users, sessions, passwords = Users(database, outbox), Sessions(database), Passwords()
+        users, sessions, passwords = Users(database, outbox), Sessions(database, outbox), Passwords()
         keys = KeyRing(SigningKeys(database), settings.signing_key_secret.get_secret_value())
         authentication = Authentication(
             users, sessions, passwords, keys, settings.token_issuer, settings.token_audience

@@ -13,7 +13,7 @@ from services.runtime import caller, paging
 from services.runtime.errors import FieldViolation, InvalidRequest
 from services.runtime.ids import new_id
 from services.runtime.masks import fields_to_change
-from services.user import domain
+from services.user import domain, events
 from services.user.authentication import Authentication
 from services.user.domain import Profile, State, Tokens, User, in_order
 from services.user.keys import KeyRing
@@ -74,6 +74,9 @@ class UserService(user_pb2_grpc.UserServiceServicer):
         active = (user for user in await self._users.get_all(request.user_ids) if user.state is State.ACTIVE)
         return user_pb2.BatchGetContactsResponse(contacts=map(_contact, active))
 
+    async def GetIdentity(self, request: user_pb2.GetIdentityRequest, _: Context) -> user_pb2.Identity:
+        return _identity(await self._users.get(request.user_id))
+
 
 class SessionService(user_pb2_grpc.SessionServiceServicer):
     """See proto/user/v1/user.proto."""
@@ -122,13 +125,12 @@ _READ: Mapping[str, Callable[[user_pb2.User], Any]] = {
 
 
 def _user(user: User) -> user_pb2.User:
-    born = user.profile.date_of_birth
     proto = user_pb2.User(
         id=user.id,
         email=user.email,
         display_name=user.profile.display_name,
         country=user.profile.country,
-        date_of_birth=date_pb2.Date(year=born.year, month=born.month, day=born.day),
+        date_of_birth=events.date_of_birth(user),
         address=user.profile.address,
         roles=in_order(user.roles),
         state=user_pb2.User.State.ValueType(user.state.value),
@@ -150,6 +152,14 @@ def _summary(user: User) -> user_pb2.UserSummary:
 
 def _contact(user: User) -> user_pb2.Contact:
     return user_pb2.Contact(user_id=user.id, email=user.email)
+
+
+def _identity(user: User) -> user_pb2.Identity:
+    return user_pb2.Identity(
+        user_id=user.id,
+        display_name=user.profile.display_name,
+        date_of_birth=events.date_of_birth(user),
+    )
 
 
 def _session(tokens: Tokens) -> user_pb2.Session:

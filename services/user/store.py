@@ -1,13 +1,14 @@
 """All SQL of users, sessions and signing keys."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from services.runtime.bus import SESSION
 from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
-from services.runtime.postgres import Database
+from services.runtime.postgres import Connection, Database
 from services.runtime.sweep import Sweep
 from services.user import events
 from services.user.domain import (
@@ -20,6 +21,7 @@ from services.user.domain import (
     State,
     User,
     UserNotFound,
+    UserSuspended,
     in_order,
     missing_turns,
     outlived,
@@ -42,8 +44,10 @@ _GET_USERS = "SELECT * FROM users WHERE id = ANY($1)"
 _LIST_USERS = "SELECT * FROM users WHERE id < $1 ORDER BY id DESC LIMIT $2"
 _REPLACE_HASH = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2"
 
+# A suspension at the same time waits until the session is there for it to end, or is waited for.
 _OPEN_SESSION = """
-    INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time) VALUES ($1, $2, $3, $4, $5)"""
+    INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time)
+    SELECT $1, id, $3, $4, $5 FROM users WHERE id = $2 AND state = 'ACTIVE' FOR SHARE"""
 # Of two at once the second waits for the first, then finds another token than its own.
 _RENEW_SESSION = """
     UPDATE sessions SET refresh_sha256 = $3, expire_time = $5
@@ -51,7 +55,8 @@ _RENEW_SESSION = """
     WHERE sessions.id = $1 AND refresh_sha256 = $2 AND expire_time > $4
         AND users.id = user_id AND users.state = 'ACTIVE'
     RETURNING users.*"""
-_END_SESSION = "DELETE FROM sessions WHERE id = $1"
+_END_SESSION = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id"
+_END_SESSIONS = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id"
 
 _LIST_KEYS = "SELECT kid, sealed, sign_from FROM signing_keys"
 _ADD_KEY = "INSERT INTO signing_keys (kid, sealed, sign_from, create_time) VALUES ($1, $2, $3, $4)"
@@ -116,6 +121,8 @@ class Users:
             )
             if user.event_sequence > before.event_sequence:
                 await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
+            if user.state is State.SUSPENDED:
+                await _end_sessions(self._outbox, connection, _END_SESSIONS, user.id)
         return user
 
     async def get(self, user_id: str) -> User:
@@ -146,12 +153,15 @@ class Users:
 class Sessions:
     """Sessions, each with the SHA-256 of the one refresh token that works."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
 
     async def open(self, session_id: str, user_id: str, sha256: bytes, now: datetime, expires: datetime) -> None:
-        """Opens a session."""
-        await self._database.execute(_OPEN_SESSION, session_id, user_id, sha256, now, expires)
+        """Opens a session. Raises UserSuspended."""
+        async with self._database.connection() as connection:
+            if await connection.execute(_OPEN_SESSION, session_id, user_id, sha256, now, expires) == "INSERT 0 0":
+                raise UserSuspended
 
     async def renew(self, session_id: str, sha256: bytes, new: bytes, now: datetime, expires: datetime) -> User:
         """Exchanges the refresh token and returns the session's user. Raises InvalidRefreshToken.
@@ -165,12 +175,20 @@ class Sessions:
         return _user(row)
 
     async def end(self, session_id: str) -> None:
-        """Ends a session, if there is one."""
-        await self._database.execute(_END_SESSION, session_id)
+        """Ends a session, if there is one, and tells."""
+        async with self._outbox.transaction() as connection:
+            await _end_sessions(self._outbox, connection, _END_SESSION, session_id)
 
     def sweep(self) -> Sweep:
         """Returns the sweep of expired sessions."""
         return Sweep(self._database, "sessions", "expire_time", timedelta(0))
+
+
+async def _end_sessions(outbox: Outbox, connection: Connection, query: str, key: str) -> None:
+    now = datetime.now(UTC)
+    ended = await connection.fetch(query, key)
+    told = ((row["id"], events.session_ended(row["id"], row["user_id"], now)) for row in ended)
+    await outbox.add_to(SESSION, connection, told)
 
 
 class SigningKeys:

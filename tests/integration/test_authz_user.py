@@ -101,7 +101,8 @@ async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(fresh_database("user")))
         bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "user")))
-        users, sessions, passwords = Users(database, Outbox("user", database, bus)), Sessions(database), Passwords()
+        outbox = Outbox("user", database, bus)
+        users, sessions, passwords = Users(database, outbox), Sessions(database, outbox), Passwords()
         ring = KeyRing(SigningKeys(database), "a secret of the test alone")
         service = SessionService(Authentication(users, sessions, passwords, ring, ISSUER, AUDIENCE), sessions, ring)
         register = [partial(user_pb2_grpc.add_SessionServiceServicer_to_server, service)]

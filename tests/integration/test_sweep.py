@@ -1,12 +1,15 @@
 """Sweeps: what has outlived its use goes, and nothing else."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from services.runtime import sweep
+from services.runtime.bus import Bus
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.runtime.sweep import Sweep
 from services.user.store import Sessions
@@ -95,7 +98,8 @@ async def test_expired_sessions_are_deleted(fresh_database: FreshDatabase) -> No
         await database.execute(add_user)
         await database.execute(add_session, "expired", timedelta(seconds=-1))
         await database.execute(add_session, "open", timedelta(seconds=60))
-        await Sessions(database).sweep().batch()
+        outbox = Outbox("user", database, Bus("nats://nowhere", ssl.create_default_context()))
+        await Sessions(database, outbox).sweep().batch()
         assert [row["id"] for row in await database.fetch("SELECT id FROM sessions")] == ["open"]
 
 

@@ -2,9 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,107 +9,19 @@ import argon2
 import grpc
 import jwt
 import pytest
-from google.protobuf import field_mask_pb2
 from google.type import date_pb2
-from user.v1 import user_pb2, user_pb2_grpc
+from user.v1 import user_pb2
 
-from services.runtime.bus import open_bus
-from services.runtime.ids import new_id
-from services.runtime.outbox import Outbox
-from services.runtime.postgres import Database, open_database
 from services.user.admin import FirstAdmin
-from services.user.authentication import Authentication
-from services.user.keys import KeyRing
-from services.user.passwords import Passwords
-from services.user.service import SessionService, UserService
-from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.conftest import FreshDatabase
-from tests.integration.serving import As, identity, reason, serving, trailers
-
-PASSWORD = "correct horse battery"
-SECRET = "a secret of the test alone"
-
-
-@dataclass
-class House:
-    """The service, and what the tests reach around it for."""
-
-    edge: As
-    payment: As
-    notification: As
-    database: Database
-    users: Users
-    passwords: Passwords
-
-    def users_as(self, user_id: str = "", *roles: str) -> "user_pb2_grpc.UserServiceAsyncStub":
-        return user_pb2_grpc.UserServiceStub(self.edge.user(user_id, *roles))
-
-    def sessions_as(self, user_id: str = "", session_id: str = "") -> "user_pb2_grpc.SessionServiceAsyncStub":
-        return user_pb2_grpc.SessionServiceStub(self.edge.user(user_id, x_user_session=session_id))
-
-    async def sign_up(self, **fields: Any) -> user_pb2.User:
-        return await self.users_as().CreateUser(person(**fields))
-
-    async def log_in(self, email: str, password: str = PASSWORD) -> user_pb2.Session:
-        return await self.sessions_as().CreateSession(user_pb2.CreateSessionRequest(email=email, password=password))
-
-    async def refresh(self, refresh_token: str) -> user_pb2.Session:
-        return await self.sessions_as().RefreshSession(user_pb2.RefreshSessionRequest(refresh_token=refresh_token))
-
-    async def update(
-        self, who: user_pb2.User, *paths: str, by: tuple[str, ...] = (), user_id: str = "me", **fields: Any
-    ) -> user_pb2.User:
-        request = user_pb2.UpdateUserRequest(
-            user_id=user_id, user=user_pb2.User(**fields), update_mask=field_mask_pb2.FieldMask(paths=paths)
-        )
-        return await self.users_as(*(by or (who.id, "customer"))).UpdateUser(request)
-
-    async def events(self, user_id: str) -> list[user_pb2.UserEvent]:
-        """What was written for others to learn of a user, in order: the outbox is not relayed here."""
-        rows = await self.database.fetch(
-            "SELECT payload FROM outbox WHERE subject = $1 ORDER BY position", f"user.{user_id}"
-        )
-        return [user_pb2.UserEvent.FromString(row["payload"]) for row in rows]
-
-
-def person(**fields: Any) -> user_pb2.CreateUserRequest:
-    born = date_pb2.Date(year=1990, month=2, day=28)
-    given = {"email": f"{new_id('ada')}@example.com", "display_name": "Ada Byron", "country": "GB"}
-    return user_pb2.CreateUserRequest(**{"password": PASSWORD, "date_of_birth": born, **given, **fields})
-
-
-def claims(session: user_pb2.Session) -> dict[str, Any]:
-    return jwt.decode(session.access_token, options={"verify_signature": False})
+from tests.integration.serving import reason, trailers
+from tests.integration.users import PASSWORD, House, claims, open_house, person, refused
 
 
 @pytest.fixture(scope="module")
 async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path) -> AsyncIterator[House]:
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(fresh_database("user")))
-        bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "user")))
-        users, sessions, passwords = Users(database, Outbox("user", database, bus)), Sessions(database), Passwords()
-        keys = KeyRing(SigningKeys(database), SECRET)
-        await keys.refresh()
-        authentication = Authentication(users, sessions, passwords, keys, "https://issuer.example", "drawbridge")
-        user_service = UserService(users, passwords, frozenset({"GB", "DE"}))
-        session_service = SessionService(authentication, sessions, keys)
-        register = [
-            partial(user_pb2_grpc.add_UserServiceServicer_to_server, user_service),
-            partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
-        ]
-        port = await stack.enter_async_context(serving(register, certificates, "user"))
-        edge, payment, notification = (
-            As(port, certificates, "user", peer) for peer in ("edge", "payment", "notification")
-        )
-        for peer in (edge, payment, notification):
-            stack.push_async_callback(peer.close)
-        yield House(edge, payment, notification, database, users, passwords)
-
-
-async def refused(call: Any) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call
-    return raised.value
+    async with open_house(fresh_database("user"), nats_url, certificates) as opened:
+        yield opened
 
 
 async def test_a_new_user_is_a_customer_whose_events_count_from_one(house: House) -> None:
@@ -191,66 +100,6 @@ async def test_a_password_hashed_with_other_parameters_is_hashed_anew_at_login(h
     assert stored is not None
     assert not house.passwords.outdated(stored.password_hash)
     await house.log_in(user.email)
-
-
-async def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(house: House) -> None:
-    user = await house.sign_up()
-    first = await house.log_in(user.email)
-    second = await house.refresh(first.refresh_token)
-    assert claims(second)["sid"] == claims(first)["sid"]
-    assert reason(await refused(house.refresh(first.refresh_token))) == "INVALID_REFRESH_TOKEN"
-    assert reason(await refused(house.refresh(second.refresh_token))) == "INVALID_REFRESH_TOKEN"
-
-
-async def test_a_refresh_token_used_many_times_at_once_leaves_no_live_pair(house: House) -> None:
-    user = await house.sign_up()
-    session = await house.log_in(user.email)
-    answers = await asyncio.gather(*(house.refresh(session.refresh_token) for _ in range(8)), return_exceptions=True)
-    pairs = [answer for answer in answers if isinstance(answer, user_pb2.Session)]
-    assert len(pairs) == 1
-    assert reason(await refused(house.refresh(pairs[0].refresh_token))) == "INVALID_REFRESH_TOKEN"
-
-
-async def test_ending_one_session_leaves_the_others(house: House) -> None:
-    user = await house.sign_up()
-    ended, other = await house.log_in(user.email), await house.refresh((await house.log_in(user.email)).refresh_token)
-    stub = house.sessions_as(user.id, claims(ended)["sid"])
-    call = stub.DeleteSession(user_pb2.DeleteSessionRequest())
-    await call
-    assert dict(await call.initial_metadata())["x-http-code"] == "204"
-    assert reason(await refused(house.refresh(ended.refresh_token))) == "INVALID_REFRESH_TOKEN"
-    await house.refresh(other.refresh_token)
-
-
-async def test_an_expired_refresh_token_is_refused(house: House) -> None:
-    user = await house.sign_up()
-    session = await house.log_in(user.email)
-    await house.database.execute("UPDATE sessions SET expire_time = now() WHERE user_id = $1", user.id)
-    assert reason(await refused(house.refresh(session.refresh_token))) == "INVALID_REFRESH_TOKEN"
-
-
-@pytest.mark.parametrize("token", ["x", "ses_" + "0" * 32 + "." + "A" * 43, "ses_\u0000"])
-async def test_what_was_never_a_refresh_token_is_refused(house: House, token: str) -> None:
-    error = await refused(house.refresh(token))
-    assert (error.code(), reason(error)) == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_REFRESH_TOKEN")
-
-
-async def test_a_suspended_user_can_neither_log_in_nor_refresh(house: House) -> None:
-    user = await house.sign_up()
-    session = await house.log_in(user.email)
-    await house.update(user, "state", by=("usr_admin", "admin"), user_id=user.id, state=user_pb2.User.SUSPENDED)
-    assert reason(await refused(house.log_in(user.email))) == "USER_SUSPENDED"
-    assert reason(await refused(house.log_in(user.email, "wrong"))) == "INVALID_CREDENTIALS"
-    assert reason(await refused(house.refresh(session.refresh_token))) == "INVALID_REFRESH_TOKEN"
-
-
-async def test_a_refresh_takes_up_the_roles_given_since(house: House) -> None:
-    user = await house.sign_up()
-    session = await house.log_in(user.email)
-    roles = ["admin", "customer", "officer"]
-    updated = await house.update(user, "roles", by=("usr_admin", "admin"), user_id=user.id, roles=roles)
-    assert list(updated.roles) == ["customer", "officer", "admin"]
-    assert claims(await house.refresh(session.refresh_token))["roles"] == ["customer", "officer", "admin"]
 
 
 async def test_an_update_changes_what_its_mask_names_and_tells_who_the_user_is_now(house: House) -> None:
@@ -340,19 +189,29 @@ async def test_all_users_are_listed_newest_first_page_by_page(house: House) -> N
 async def test_payment_learns_of_users_what_it_needs_and_nobody_else_does(house: House) -> None:
     user = await house.sign_up()
     request = user_pb2.BatchGetUsersRequest(user_ids=[user.id, "usr_none"])
-    [summary] = (await user_pb2_grpc.UserServiceStub(house.payment.user()).BatchGetUsers(request)).users
+    [summary] = (await house.asked_by("payment").BatchGetUsers(request)).users
     assert (summary.id, summary.display_name, summary.country) == (user.id, "Ada Byron", "GB")
     assert reason(await refused(house.users_as("usr_admin", "admin").BatchGetUsers(request))) == "CALLER_NOT_ALLOWED"
 
 
 async def test_notification_learns_where_active_users_can_be_written_to_and_nobody_else_does(house: House) -> None:
     user, gone = await house.sign_up(), await house.sign_up()
-    await house.update(gone, "state", by=("usr_admin", "admin"), user_id=gone.id, state=user_pb2.User.SUSPENDED)
+    await house.suspend(gone)
     request = user_pb2.BatchGetContactsRequest(user_ids=[user.id, gone.id, "usr_none"])
-    answer = await user_pb2_grpc.UserServiceStub(house.notification.user()).BatchGetContacts(request)
+    answer = await house.asked_by("notification").BatchGetContacts(request)
     assert list(answer.contacts) == [user_pb2.Contact(user_id=user.id, email=user.email)]
-    payment = user_pb2_grpc.UserServiceStub(house.payment.user())
+    payment = house.asked_by("payment")
     assert reason(await refused(payment.BatchGetContacts(request))) == "CALLER_NOT_ALLOWED"
+
+
+async def test_document_learns_who_a_user_is_and_nobody_else_does(house: House) -> None:
+    user = await house.sign_up()
+    request = user_pb2.GetIdentityRequest(user_id=user.id)
+    known = user_pb2.Identity(user_id=user.id, display_name="Ada Byron", date_of_birth=user.date_of_birth)
+    assert await house.asked_by("document").GetIdentity(request) == known
+    unknown = house.asked_by("document").GetIdentity(user_pb2.GetIdentityRequest(user_id="usr_none"))
+    assert reason(await refused(unknown)) == "USER_NOT_FOUND"
+    assert reason(await refused(house.asked_by("payment").GetIdentity(request))) == "CALLER_NOT_ALLOWED"
 
 
 async def test_the_first_admin_is_made_once_by_all_replicas_and_keeps_their_password(house: House) -> None:
