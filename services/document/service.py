@@ -1,9 +1,7 @@
 """The servicer of documents: proto to domain to proto."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
-from urllib.parse import quote
 
 import grpc
 from document.v1 import document_pb2, document_pb2_grpc
@@ -11,6 +9,7 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from services.document.domain import Document
+from services.document.downloads import Downloads
 from services.document.inspection import Inspector
 from services.document.objects import Objects
 from services.document.store import Documents
@@ -27,6 +26,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     def __init__(self, documents: Documents, objects: Objects, inspector: Inspector, uploads: Uploads) -> None:
         self._documents = documents
         self._objects = objects
+        self._downloads = Downloads(documents, objects)
         self._inspector = inspector
         self._uploads = uploads
 
@@ -54,12 +54,11 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
         document = await self._documents.get(request.document_id)
         _require_visible(document, "officer")
-        pieces = await self._objects.read(document.id)
-        await context.send_initial_metadata(
-            (("content-disposition", _attachment(document.file.name)), ("x-content-type-options", "nosniff"))
-        )
-        async for piece in pieces:
-            yield httpbody_pb2.HttpBody(content_type=document.file.content_type, data=piece)
+        headers, pieces = await self._downloads.open(document, context.invocation_metadata() or ())
+        await context.send_initial_metadata(tuple(headers))
+        if pieces is not None:
+            async for piece in pieces:
+                yield httpbody_pb2.HttpBody(content_type=document.file.content_type, data=piece)
 
     async def VerifyDocument(self, request: document_pb2.VerifyDocumentRequest, _: Context) -> document_pb2.Document:
         document = await self._documents.get(request.document_id)
@@ -103,9 +102,3 @@ def _document(document: Document) -> document_pb2.Document:
         proto.checks.add(name=check.name, outcome=outcome, detail=check.detail)
     proto.create_time.FromDatetime(document.create_time)
     return proto
-
-
-def _attachment(name: str) -> str:
-    """Content-Disposition (RFC 6266), with the name also for clients that read only ASCII."""
-    plain = re.sub(r'[^ -~]|["\\%]', "_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -44,6 +44,8 @@ class Error(Exception):
     reason: ClassVar[str] = ""
     retry_after: float | None = None
     """Seconds after which trying again makes sense (google.rpc.RetryInfo, Retry-After)."""
+    headers: Sequence[tuple[str, str]] = ()
+    """What the response's headers say beside it."""
 
     def __init_subclass__(cls) -> None:
         if "reason" not in cls.__dict__:
@@ -110,11 +112,23 @@ class Aborted(Error):
     code = 10
 
 
+class OutOfRange(Error):
+    """The request asks for what lies behind the end."""
+
+    code = 11
+
+
 class Unavailable(Error):
     """A part that is needed cannot be reached right now; trying again helps."""
 
     code = 14
     retry_after = 1.0
+
+
+class DataLoss(Error):
+    """What was kept is not there any more. Nothing the caller does helps."""
+
+    code = 15
 
 
 class Unauthenticated(Error):

@@ -39,7 +39,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
     """Ends the call with the error's status. Metadata tells the edge what a gRPC status cannot say."""
     error = told(error)
     proto = to_proto(error)
-    trailing: list[tuple[str, str | bytes]] = [(DETAILS, proto.SerializeToString())]
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS, proto.SerializeToString()), *error.headers]
     if error.http_status:
         trailing.append(("x-http-code", str(error.http_status)))
     if error.retry_after is not None:
