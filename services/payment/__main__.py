@@ -16,12 +16,16 @@ from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
-from services.payment.watch import Watch
+from services.payment.streams.hub import Hub
+from services.payment.streams.service import StreamService
+from services.payment.streams.store import Events
+from services.payment.visibility import Visibility
 from services.runtime import clients, config, contract, idempotency, sweep
 from services.runtime.bus import open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import open_database
+from services.runtime.revocations import Revocations
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 
@@ -34,6 +38,8 @@ class Settings(ServerSettings, DatabaseSettings, BusSettings):
     document_address: str
     settlement_delay_seconds: float = 1.0
     review_expire_seconds: float = 7 * 24 * 3600.0
+    max_streams_per_user: int = 100
+    """On each replica."""
 
 
 async def main(settings: Settings) -> None:
@@ -43,7 +49,8 @@ async def main(settings: Settings) -> None:
     async with open_database(settings.database_url) as database, open_bus(settings.nats_url, identity) as bus:
         outbox = Outbox("payment", database, bus)
         ledger, payments = Ledger(database), Payments(database, outbox)
-        watch = Watch(payments, bus)
+        events, visibility, revocations = Events(database), Visibility(payments), Revocations(bus)
+        hub = Hub(events, bus)
         users = Users(connect("user", settings.user_address))
         authorization = Authorization(
             users,
@@ -54,7 +61,8 @@ async def main(settings: Settings) -> None:
             timedelta(seconds=settings.settlement_delay_seconds),
             timedelta(seconds=settings.review_expire_seconds),
         )
-        payment_service = PaymentService(authorization, payments, watch)
+        streams = StreamService(visibility, events, hub, revocations, settings.max_streams_per_user)
+        payment_service = PaymentService(authorization, payments, visibility, streams)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
@@ -65,7 +73,8 @@ async def main(settings: Settings) -> None:
         ]
         background = [
             outbox.relay(),
-            watch.run(),
+            hub.run(),
+            revocations.run(),
             Settlement(payments).run(),
             Reviews(payments).run(),
             sweep.idempotency_keys(database).run(),
@@ -77,7 +86,7 @@ async def main(settings: Settings) -> None:
             background=background,
             ready=[database.ping],
             idempotency=idempotency.interceptor(database),
-            on_drain=watch.end,
+            on_drain=hub.end,
         )
 
 

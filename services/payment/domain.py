@@ -130,6 +130,11 @@ class Verdict:
 class Change:
     """One step of a payment's life."""
 
+    payment_id: str
+    payer_id: str
+    payee_id: str
+    amount: Money
+    invoice_id: str
     sequence: int
     """Counts a payment's changes from 1, without gaps."""
     state: State
@@ -229,7 +234,18 @@ class Payment:
 
     def change(self) -> Change:
         """The step that brought the payment to where it stands."""
-        return Change(self.sequence, self.state, self.state_reason, self.refunded, self.update_time)
+        return Change(
+            payment_id=self.id,
+            payer_id=self.payer_id,
+            payee_id=self.payee_id,
+            amount=self.amount,
+            invoice_id=self.invoice_id,
+            sequence=self.sequence,
+            state=self.state,
+            state_reason=self.state_reason,
+            refunded=self.refunded,
+            create_time=self.update_time,
+        )
 
     def _decided(self, officer_id: str, etag: str, state: State, reason: str, now: datetime) -> "Payment":
         if officer_id in (self.payer_id, self.payee_id):

@@ -3,21 +3,21 @@
 from payment.v1 import payment_pb2
 
 from services.payment import money
-from services.payment.domain import Change, Payment
+from services.payment.domain import Change
 
 
-def to_proto(payment: Payment, change: Change) -> payment_pb2.PaymentEvent:
+def to_proto(change: Change) -> payment_pb2.PaymentEvent:
     """Returns the event of one step of a payment's life."""
     event = payment_pb2.PaymentEvent(
-        payment_id=payment.id,
+        payment_id=change.payment_id,
         sequence=change.sequence,
         state=payment_pb2.Payment.State.ValueType(change.state.value),
         state_reason=change.state_reason,
-        payer_id=payment.payer_id,
-        payee_id=payment.payee_id,
-        amount=money.write(payment.amount),
+        payer_id=change.payer_id,
+        payee_id=change.payee_id,
+        amount=money.write(change.amount),
         refunded_amount=money.write(change.refunded),
-        invoice_id=payment.invoice_id,
+        invoice_id=change.invoice_id,
     )
     event.create_time.FromDatetime(change.create_time)
     return event

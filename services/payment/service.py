@@ -8,13 +8,13 @@ import grpc
 from google.api import httpbody_pb2
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
-from services.payment import events, money, sse
+from services.payment import money
 from services.payment.authorization import Authorization
 from services.payment.domain import Payment, State
 from services.payment.store import Payments
-from services.payment.watch import Watch
+from services.payment.streams.service import StreamService
+from services.payment.visibility import Visibility
 from services.runtime import caller, paging
-from services.runtime.errors import FieldViolation, InvalidRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -22,10 +22,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
     """See proto/payment/v1/payment.proto."""
 
-    def __init__(self, authorization: Authorization, payments: Payments, watch: Watch) -> None:
+    def __init__(
+        self, authorization: Authorization, payments: Payments, visibility: Visibility, streams: StreamService
+    ) -> None:
         self._authorization = authorization
         self._payments = payments
-        self._watch = watch
+        self._visibility = visibility
+        self._streams = streams
 
     async def CreatePayment(self, request: payment_pb2.CreatePaymentRequest, _: Context) -> payment_pb2.Payment:
         return await self._authorization.authorize(
@@ -33,7 +36,7 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         )
 
     async def GetPayment(self, request: payment_pb2.GetPaymentRequest, _: Context) -> payment_pb2.Payment:
-        return to_proto(await self._visible(request.payment_id, "officer", "admin"))
+        return to_proto(await self._visibility.payment(request.payment_id, "officer", "admin"))
 
     async def ListPayments(
         self, request: payment_pb2.ListPaymentsRequest, _: Context
@@ -73,37 +76,20 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
             await self._payments.change(request.payment_id, lambda payment: payment.refused(user_id, request.etag, now))
         )
 
-    async def StreamPaymentStatus(
+    def StreamPaymentStatus(
         self, request: payment_pb2.StreamPaymentStatusRequest, context: Context
     ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
-        payment = await self._visible(request.payment_id, "officer")
-        header = dict(context.invocation_metadata() or ()).get("last-event-id", "")
-        after = sse.last_event_id(str(header), payment.sequence)
-        if payment.state.terminal and after == payment.sequence:
-            await context.send_initial_metadata((("x-http-code", "204"),))
-            return
-        async for chunk in sse.stream(payment, self._watch.changes(payment, after)):
-            yield httpbody_pb2.HttpBody(content_type=sse.CONTENT_TYPE, data=chunk)
+        return self._streams.stream_payment_status(request, context)
 
-    async def WatchPayment(
-        self, request: payment_pb2.WatchPaymentRequest, _: Context
+    def StreamPayments(
+        self, request: payment_pb2.StreamPaymentsRequest, context: Context
+    ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
+        return self._streams.stream_payments(request, context)
+
+    def WatchPayment(
+        self, request: payment_pb2.WatchPaymentRequest, context: Context
     ) -> AsyncGenerator[payment_pb2.PaymentEvent]:
-        payment = await self._visible(request.payment_id, "officer")
-        if request.after_sequence > payment.sequence:
-            raise InvalidRequest(FieldViolation("afterSequence", "is beyond the payment's last event"))
-        if payment.state.terminal and request.after_sequence == payment.sequence:
-            return
-        async for change in self._watch.changes(payment, request.after_sequence):
-            if change is not None:
-                yield events.to_proto(payment, change)
-
-    async def _visible(self, payment_id: str, *roles: str) -> Payment:
-        """Returns a payment to its parties and callers with one of these roles."""
-        payment = await self._payments.get(payment_id)
-        who = caller.current()
-        if not who.has(*roles):
-            payment.require_party(who.user_id)
-        return payment
+        return self._streams.watch_payment(request, context)
 
 
 def to_proto(payment: Payment) -> payment_pb2.Payment:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 
 from services.payment import events
-from services.payment.domain import Change, Payment, PaymentNotFound, State
+from services.payment.domain import Payment, PaymentNotFound, State
 from services.payment.invoices import store as invoices
 from services.payment.invoices.domain import ToPay
 from services.payment.ledger import store as ledger
@@ -41,9 +41,6 @@ _LIST_PAYMENTS_OF = """
     (SELECT * FROM payments WHERE payee_id = $3 AND ($4::text IS NULL OR state = $4) AND id < $1
         ORDER BY id DESC LIMIT $2)
     ORDER BY id DESC LIMIT $2"""
-_LIST_EVENTS = """
-    SELECT sequence, state, state_reason, refunded, create_time FROM payment_events
-    WHERE payment_id = $1 AND sequence > $2 ORDER BY sequence"""
 _CLAIM_DUE = """
     UPDATE payments SET settle_time = now() + interval '1 second' * $2::float8
     WHERE id IN (
@@ -128,11 +125,6 @@ class Payments:
         rows = await self._database.fetch(_LIST_PAYMENTS_OF, page.before, page.rows, user_id, wanted)
         return [_payment(row) for row in rows]
 
-    async def changes(self, payment: Payment, after: int) -> list[Change]:
-        """Returns a payment's changes after a sequence, oldest first."""
-        rows = await self._database.fetch(_LIST_EVENTS, payment.id, after)
-        return [_change(row, payment.amount.currency_code) for row in rows]
-
     async def change(self, payment_id: str, step: Step) -> Payment:
         """Takes one step in a payment's life and moves the money that goes with it. Returns the payment after it.
 
@@ -195,7 +187,7 @@ class Payments:
 
     async def _tell(self, connection: Connection, payment: Payment) -> None:
         """Tells others of the state that a payment came to. (The database writes its own event by a trigger.)"""
-        await self._outbox.add(connection, payment.id, payment.sequence, events.to_proto(payment, payment.change()))
+        await self._outbox.add(connection, payment.id, payment.sequence, events.to_proto(payment.change()))
 
 
 async def _lock(connection: Connection, payment_id: str) -> Payment:
@@ -246,8 +238,3 @@ def _payment(row: asyncpg.Record) -> Payment:
         refunded_minor=row["refunded"],
         review_expire_time=row["review_expire_time"],
     )
-
-
-def _change(row: asyncpg.Record, currency_code: str) -> Change:
-    refunded = Money(currency_code, row["refunded"])
-    return Change(row["sequence"], State[row["state"]], row["state_reason"], refunded, row["create_time"])

@@ -26,12 +26,16 @@ from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
-from services.payment.watch import Watch
+from services.payment.streams.hub import Hub
+from services.payment.streams.service import StreamService
+from services.payment.streams.store import Events
+from services.payment.visibility import Visibility
 from services.runtime import idempotency
 from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
+from services.runtime.revocations import Revocations
 from tests.integration.serving import As, identity, serving
 
 
@@ -188,7 +192,8 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "payment")))
         outbox = Outbox("payment", database, bus)
         payments, ledger = Payments(database, outbox), Ledger(database)
-        watch = Watch(payments, bus)
+        events, visibility, revocations = Events(database), Visibility(payments), Revocations(bus)
+        hub = Hub(events, bus)
         made = House(edge=None, database=database, bus=bus, payments=payments)  # type: ignore[arg-type]  # set below
         authorization = Authorization(
             made.users,
@@ -199,7 +204,8 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
             settlement_delay=timedelta(milliseconds=50),
             review_expire=timedelta(days=7),
         )
-        payment_service = PaymentService(authorization, payments, watch)
+        streams = StreamService(visibility, events, hub, revocations, streams_per_user=100)
+        payment_service = PaymentService(authorization, payments, visibility, streams)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),
@@ -212,7 +218,9 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         port = await stack.enter_async_context(serving(register, certificates, "payment", layer))
         made.edge = As(port, certificates, "payment")
         stack.push_async_callback(made.edge.close)
-        background = [asyncio.create_task(one) for one in (outbox.relay(), watch.run(), Reviews(payments).run())]
+        background = [
+            asyncio.create_task(one) for one in (outbox.relay(), hub.run(), revocations.run(), Reviews(payments).run())
+        ]
         async with made.settling_paused():
             pass  # it begins afterwards
         yield made

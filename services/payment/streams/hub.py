@@ -1,0 +1,259 @@
+"""The hub: one reader of the database for all the watchers of a replica.
+
+The database is the truth; NATS only says when to look. Now and then the hub looks unasked, for NATS may be away. A
+watcher keeps the position that it has come to and nothing else; what is new is read once and shared by all.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+from payment.v1 import payment_pb2
+
+from services.payment.streams.domain import Kind, StreamEnded, Topic
+from services.payment.streams.events import Event
+from services.payment.streams.store import Events
+from services.runtime import deadline
+from services.runtime.bus import Bus
+from services.runtime.errors import Error
+from services.runtime.worker import repeat
+
+HEARTBEAT_SECONDS = 15.0
+LOOK_SECONDS = 3.0
+"""The longest delay of a change while NATS is away."""
+ENDING_SECONDS = 2.0
+"""How long before its deadline a stream ends, so that it is not cut."""
+TAIL = 64
+"""How many events of a topic are at hand. Who is further behind reads pages of the database."""
+PAGE = 200
+READ_TOPICS = 200
+"""How many topics are read in one query."""
+DRAIN_SECONDS = 4.0
+"""How long it takes to end all streams, so that their clients do not all come to the other replicas at once."""
+DRAIN_RATE = 500
+"""How many streams are ended in a second, if that is fast enough."""
+
+_BEATS = 30
+"""Heartbeats are spread over so many moments."""
+
+
+class Hub:
+    """Knows who watches what, and hands on what is new."""
+
+    def __init__(
+        self,
+        events: Events,
+        bus: Bus,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._events = events
+        self._bus = bus
+        self._look_seconds = look_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._topics: dict[Topic, _Topic] = {}
+        self._to_read: set[Topic] = set()
+        self._wake = asyncio.Event()
+        self._look_at = 0.0
+        self._beats: list[set[Watcher]] = [set() for _ in range(_BEATS)]
+        self._next_beat = 0
+        self._ending = False
+
+    async def run(self) -> None:
+        """Follows the changes that any replica makes, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bus.listen("payment.>", self._heard))
+            tasks.create_task(self._beat())
+            await repeat(self._read, self._wake, self._look_seconds / 4)
+
+    def end(self) -> None:
+        """Ends all streams, one soon after the other, so that their clients go on elsewhere: the server is to stop."""
+        self._ending = True
+        watchers = [watcher for topic in self._topics.values() for watcher in topic.watchers]
+        pause = min(1 / DRAIN_RATE, DRAIN_SECONDS / max(len(watchers), 1))
+        for number, watcher in enumerate(watchers):
+            asyncio.get_running_loop().call_later(number * pause, watcher.end, StreamEnded)
+
+    @property
+    def watchers(self) -> int:
+        """How many watch."""
+        return sum(map(len, self._beats))
+
+    @contextmanager
+    def watching(self, topic: Topic, after: int, latest: int) -> Iterator["Watcher"]:
+        """Lets somebody watch what comes after a position. `latest` is, or just was, that of the topic's last event."""
+        shared = self._topics.get(topic)
+        if shared is None:
+            shared = self._topics[topic] = _Topic(topic, max(after, latest - TAIL))
+            self._look(topic)  # since `latest` was read nobody heard of what came
+        watcher = Watcher(shared, self._events, after)
+        beat = self._beats[self._next_beat]
+        self._next_beat = (self._next_beat + 1) % _BEATS
+        shared.watchers.add(watcher)
+        beat.add(watcher)
+        remaining = deadline.remaining()
+        ending = None
+        if self._ending:
+            watcher.end(StreamEnded)
+        elif remaining is not None:
+            loop = asyncio.get_running_loop()
+            ending = loop.call_later(max(remaining - ENDING_SECONDS, 0), watcher.end, StreamEnded)
+        try:
+            yield watcher
+        finally:
+            if ending:
+                ending.cancel()
+            beat.discard(watcher)
+            shared.watchers.discard(watcher)
+            if not shared.watchers:
+                del self._topics[topic]
+                self._to_read.discard(topic)
+
+    def _heard(self, subject: str, payload: bytes) -> None:
+        if not self._topics:
+            return
+        event = payment_pb2.PaymentEvent.FromString(payload)
+        self._look(Topic(Kind.PAYMENT, event.payment_id))
+        self._look(Topic(Kind.USER, event.payer_id))
+        self._look(Topic(Kind.USER, event.payee_id))
+
+    def _look(self, topic: Topic) -> None:
+        if topic in self._topics:
+            self._to_read.add(topic)
+            self._wake.set()
+
+    async def _read(self) -> bool:
+        """Reads what is new on some topics. Returns whether there are others."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + self._look_seconds
+            self._to_read.update(self._topics)
+            for shared in self._topics.values():
+                shared.forget()
+        for kind in Kind:
+            topics = list(islice((topic for topic in self._to_read if topic.kind is kind), READ_TOPICS))
+            if not topics:
+                continue
+            self._to_read.difference_update(topics)
+            try:
+                found = await self._events.after(kind, {topic.id: self._topics[topic].newest for topic in topics}, TAIL)
+            except BaseException:
+                self._to_read.update(topic for topic in topics if topic in self._topics)
+                raise
+            for topic, events in found.items():
+                still = self._topics.get(topic)
+                if still and (not still.add(events) or len(events) == TAIL):
+                    self._to_read.add(topic)
+        return bool(self._to_read)
+
+    async def _beat(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds / _BEATS)
+            number = (number + 1) % _BEATS
+            for watcher in self._beats[number]:
+                watcher.beat()
+
+
+class _Topic:
+    """What is shared by all who watch a topic."""
+
+    def __init__(self, name: Topic, newest: int) -> None:
+        self.name = name
+        self.newest = newest
+        """The position up to which the topic was read."""
+        self.watchers: set[Watcher] = set()
+        self._tail: Sequence[Event] = ()
+        """The last events up to `newest`."""
+        self._fresh = 0
+        """How many of them came since the last look."""
+
+    def after(self, position: int) -> Sequence[Event] | None:
+        """Returns the events after a position; None where they are no longer at hand."""
+        wanted = self.newest - position
+        if wanted <= 0:
+            return ()
+        return self._tail[-wanted:] if wanted <= len(self._tail) else None
+
+    def add(self, events: Sequence[Event]) -> bool:
+        """Adds what was read, and wakes the watchers. Returns whether it belongs here.
+
+        It does not when the topic was left by all and found by others while it was read.
+        """
+        if events[0].position > self.newest + 1:
+            return False
+        new = [event for event in events if event.position > self.newest]
+        if new:
+            self._tail = (*self._tail, *new)[-TAIL:]
+            self._fresh = min(self._fresh + len(new), TAIL)
+            self.newest = new[-1].position
+            for watcher in self.watchers:
+                watcher.wake()
+        return True
+
+    def forget(self) -> None:
+        """Lets go of what has been at hand long enough."""
+        if self._tail:
+            self._tail = self._tail[len(self._tail) - self._fresh :]
+            self._fresh = 0
+
+
+class Watcher:
+    """One stream: where it is, and what it waits for."""
+
+    __slots__ = ("_beaten", "_ended", "_events", "_position", "_topic", "_waiting")
+
+    def __init__(self, topic: _Topic, events: Events, position: int) -> None:
+        self._topic = topic
+        self._events = events
+        self._position = position
+        self._waiting: asyncio.Future[None] | None = None
+        self._beaten = False
+        self._ended: Callable[[], Error] | None = None
+
+    def end(self, why: Callable[[], Error]) -> None:
+        """Ends the stream: its reader is raised this."""
+        self._ended = self._ended or why
+        self.wake()
+
+    def beat(self) -> None:
+        """Makes it time for a heartbeat."""
+        self._beaten = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Has the stream look what there is for it."""
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def events(self) -> AsyncGenerator[Event | None]:
+        """Yields what comes, in order, and None as a heartbeat. Ends after the last event of a payment that is final.
+
+        Raises what the stream is ended with, and DatabaseUnavailable.
+        """
+        while True:
+            if self._ended:
+                raise self._ended()
+            events = self._topic.after(self._position)
+            if events is None:
+                events = await self._page()
+            for event in events:
+                yield event
+                self._position = event.position
+            if events:
+                if self._topic.name.kind is Kind.PAYMENT and events[-1].change.state.terminal and len(events) < PAGE:
+                    return
+            elif self._beaten:
+                self._beaten = False
+                yield None
+            else:
+                self._waiting = asyncio.get_running_loop().create_future()
+                await self._waiting
+                self._waiting = None
+
+    async def _page(self) -> Sequence[Event]:
+        topic = self._topic.name
+        found = await self._events.after(topic.kind, {topic.id: self._position}, PAGE)
+        return found.get(topic, ())
