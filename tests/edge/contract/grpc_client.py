@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from operator import methodcaller
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -20,6 +21,15 @@ class Channel:
         self, rpc: str, metadata: Sequence[tuple[str, str | bytes]], request: Message | None = None
     ) -> list[Message]:
         """Returns the messages of the answer. Raises grpc.RpcError."""
+        return list(self._open(rpc, metadata, request))
+
+    def initial_metadata(self, rpc: str, metadata: Sequence[tuple[str, str | bytes]]) -> dict[str, str]:
+        """Returns the metadata that comes before the messages of the answer. Raises grpc.RpcError."""
+        call = self._open(rpc, metadata, None)
+        list(call)
+        return {key: str(value) for key, value in call.initial_metadata()}
+
+    def _open(self, rpc: str, metadata: Sequence[tuple[str, str | bytes]], request: Message | None) -> Any:
         method = self._backend.methods[rpc]
         stub = self._channel.stream_stream(
             rpc,
@@ -27,4 +37,4 @@ class Channel:
             response_deserializer=self._backend.message_type(method.response_type).FromString,
         )
         request = request or self._backend.message_type(method.request_type)()
-        return list(stub(iter([request]), metadata=tuple(metadata), timeout=10))
+        return stub(iter([request]), metadata=tuple(metadata), timeout=10)

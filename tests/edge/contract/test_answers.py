@@ -12,7 +12,7 @@ from tests.edge.contract.backend import USER, Backend
 from tests.edge.contract.edge import AUTHORIZED, Edge
 from tests.edge.contract.grpc_client import Channel
 
-TELL_TALES = ("server", "via", "x-powered-by", "x-http-code")
+TELL_TALES = ("server", "via", "x-powered-by", "x-http-code", "x-content-length")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ORIGIN = "http://localhost:3000"
 
