@@ -17,7 +17,7 @@ from services.runtime.errors import Unavailable
 
 if TYPE_CHECKING:  # obstore has these only in its stubs
     from obstore import GetOptions, GetResult
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 READ_BYTES = 128 * 1024
 PIECE_BYTES = 1024 * 1024
@@ -141,9 +141,9 @@ class Objects:
             await obstore.head_async(self._store, _path("ping"))
 
 
-def open_objects(url: str) -> Objects:
-    """Opens the store at a URL. A folder must exist; where S3 is, and who we are there, its usual variables say."""
-    return Objects(from_url(url, client_options=_CLIENT, retry_config=_RETRY))
+def open_objects(url: str, s3: "S3Config | None" = None) -> Objects:
+    """Opens the store at a URL. A folder must exist. Where S3 is, and who we are there, its variables say, or `s3`."""
+    return Objects(from_url(url, config=s3, client_options=_CLIENT, retry_config=_RETRY))
 
 
 def _path(document_id: str) -> str:
@@ -161,5 +161,5 @@ def _delete_staged(folder: Path, time: datetime) -> None:
 def _reaching() -> Iterator[None]:
     try:
         yield
-    except BaseError as error:
+    except (BaseError, OSError) as error:  # obstore's writers raise what files do
         raise ObjectStoreUnavailable from error
