@@ -1,4 +1,5 @@
 """Documents that prove who a user is: files, what was found out about them, and whether they were accepted.
 
-Owns documents and their files in the object store. Calls nobody. Emits nothing.
+Owns documents and their files in the object store. Calls user. Emits DocumentEvent on `document.<document id>`; listens
+to UserEvent.
 """

@@ -1,17 +1,14 @@
-"""What a document is, which files are taken, and the checks that decide whether one is accepted. No I/O."""
+"""What a document is, which files are taken, and how they are shown. No I/O."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum
 
 from services.runtime.errors import FieldViolation, InvalidArgument, NotFound, ResourceExhausted
 
 LONGEST_FILE_NAME = 200
-SMALLEST_IMAGE_PIXELS = 200
-SMALLEST_PAGE_POINTS = 100
 PDF = "application/pdf"
 
 
@@ -32,6 +29,12 @@ class FileTooLarge(ResourceExhausted):
 
     http_status = 413
     message = "The file is larger than {limit} bytes."
+
+
+class TooManyDocuments(ResourceExhausted):
+    """The user keeps as many documents as anybody may."""
+
+    message = "You keep {limit} documents already: delete one that is not needed."
 
 
 class UnsupportedFileType(InvalidArgument):
@@ -65,8 +68,17 @@ IDENTITY_KINDS = (Kind.PASSPORT, Kind.ID_CARD, Kind.DRIVING_LICENCE)
 class State(Enum):
     """Whether a document was accepted. The values are those of document.v1.Document.State."""
 
+    PENDING = 1
     VERIFIED = 2
     REJECTED = 3
+
+
+class Outcome(Enum):
+    """How a check came out. The values are those of document.v1.DocumentCheck.Outcome."""
+
+    PASSED = 1
+    FAILED = 2
+    UNREADABLE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +93,17 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What opening a file has shown."""
+    """What opening and reading a file has shown."""
 
     problem: str = ""
-    """Why it cannot be read, in a sentence; empty: it can."""
+    """Why it cannot be opened, in a sentence; empty: it can."""
     shorter_side: float = 0
     """Of the image, in pixels; of a PDF's first page, in points."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that the checks look at."""
-
-    content_type: str
-    inspection: Inspection
-    of_another_user: bool
+    mrz: tuple[str, ...] = ()
+    """The lines of the machine-readable zone as they were read, of A-Z, 0-9 and <: 2 of 44 characters (TD3) or 3 of 30
+    (TD1). Empty: there is none, or it could not be read."""
+    mrz_found: bool = False
+    """Whether there is a machine-readable zone, read or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,44 +111,9 @@ class Check:
     """How one check came out."""
 
     name: str
+    outcome: Outcome
     detail: str
-    """What is wrong, in a sentence; empty when passed."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the document is as it should be."""
-        return not self.detail
-
-
-def _readable(facts: Facts) -> str:
-    return facts.inspection.problem
-
-
-def _useful_size(facts: Facts) -> str:
-    if facts.inspection.problem:
-        return "Its size cannot be told."
-    pdf = facts.content_type == PDF
-    smallest, unit = (SMALLEST_PAGE_POINTS, "points") if pdf else (SMALLEST_IMAGE_PIXELS, "pixels")
-    if facts.inspection.shorter_side < smallest:
-        return f"Its shorter side has {facts.inspection.shorter_side:g} {unit}; {smallest} are needed."
-    return ""
-
-
-def _not_another_users(facts: Facts) -> str:
-    return "Another user has uploaded the same file." if facts.of_another_user else ""
-
-
-CHECKS: Mapping[str, Callable[[Facts], str]] = {
-    "READABLE": _readable,
-    "USEFUL_SIZE": _useful_size,
-    "NOT_ANOTHER_USERS": _not_another_users,
-}
-"""Every check by name: a function that says what is wrong, or nothing."""
-
-
-def check(facts: Facts) -> tuple[Check, ...]:
-    """Runs all checks."""
-    return tuple(Check(name, find(facts)) for name, find in CHECKS.items())
+    """Why, in a sentence; empty when passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +124,14 @@ class Document:
     owner_id: str
     kind: Kind
     file: File
-    checks: tuple[Check, ...]
     create_time: datetime
-
-    @property
-    def state(self) -> State:
-        """Accepted when all checks passed."""
-        return State.VERIFIED if all(one.passed for one in self.checks) else State.REJECTED
+    state: State = State.PENDING
+    sequence: int = 1
+    """Counts the states."""
+    checks: tuple[Check, ...] = ()
+    """Empty while it is PENDING."""
+    expire_date: date | None = None
+    """The last day on which it is valid; None: unknown."""
 
 
 SIGNATURE_BYTES = 12

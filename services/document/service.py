@@ -7,13 +7,15 @@ import grpc
 from document.v1 import document_pb2, document_pb2_grpc
 from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
+from google.type import date_pb2
 
 from services.document.domain import Document
 from services.document.downloads import Downloads
-from services.document.inspection import Inspector
+from services.document.events import check_to_proto
 from services.document.objects import Objects
 from services.document.store import Documents
-from services.document.upload import Uploads
+from services.document.upload import Upload, Uploads
+from services.document.verification.store import Verifications
 from services.runtime import caller, paging
 from services.runtime.contract import EDGE
 
@@ -23,18 +25,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     """See proto/document/v1/document.proto."""
 
-    def __init__(self, documents: Documents, objects: Objects, inspector: Inspector, uploads: Uploads) -> None:
+    def __init__(self, documents: Documents, objects: Objects, uploads: Uploads, verifications: Verifications) -> None:
         self._documents = documents
         self._objects = objects
         self._downloads = Downloads(documents, objects)
-        self._inspector = inspector
         self._uploads = uploads
+        self._verifications = verifications
 
     async def UploadDocument(
-        self, requests: AsyncIterator[document_pb2.UploadDocumentRequest], _: Context
+        self, requests: AsyncIterator[document_pb2.UploadDocumentRequest], context: Context
     ) -> document_pb2.Document:
-        bodies = (request.content async for request in requests)
-        return _document(await self._uploads.take(caller.current().user_id, bodies))
+        headers = context.invocation_metadata() or ()
+        upload = Upload(
+            caller.current().user_id,
+            (request.content async for request in requests),
+            content_digest=", ".join(str(value) for name, value in headers if name == "content-digest"),
+            length=next((int(value) for name, value in headers if name == "x-content-length"), None),
+        )
+        return await self._uploads.take(upload, _document)
 
     async def GetDocument(self, request: document_pb2.GetDocumentRequest, _: Context) -> document_pb2.Document:
         document = await self._documents.get(request.document_id)
@@ -64,8 +72,8 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         document = await self._documents.get(request.document_id)
         if caller.current().peer == EDGE:
             _require_visible(document, "officer")
-        inspection = await self._inspector.inspect(document.id, document.file.content_type)
-        return _document(await self._documents.check_again(document, inspection))
+        await self._verifications.begin_again(document.id)
+        return _document(await self._documents.get(document.id))
 
     async def DeleteDocument(self, request: document_pb2.DeleteDocumentRequest, _: Context) -> empty_pb2.Empty:
         document = await self._documents.get(request.document_id)
@@ -96,9 +104,9 @@ def _document(document: Document) -> document_pb2.Document:
         size_bytes=document.file.size_bytes,
         sha256=document.file.sha256,
         state=document_pb2.Document.State.ValueType(document.state.value),
+        checks=map(check_to_proto, document.checks),
     )
-    for check in document.checks:
-        outcome = document_pb2.DocumentCheck.PASSED if check.passed else document_pb2.DocumentCheck.FAILED
-        proto.checks.add(name=check.name, outcome=outcome, detail=check.detail)
     proto.create_time.FromDatetime(document.create_time)
+    if last := document.expire_date:
+        proto.expire_date.CopyFrom(date_pb2.Date(year=last.year, month=last.month, day=last.day))
     return proto

@@ -1,8 +1,7 @@
 """All SQL of documents."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 
 import asyncpg
 
@@ -11,28 +10,33 @@ from services.document.domain import (
     Check,
     Document,
     DocumentNotFound,
-    Facts,
     File,
-    Inspection,
     Kind,
+    Outcome,
     State,
-    check,
+    TooManyDocuments,
 )
+from services.runtime import idempotency
+from services.runtime.idempotency import Answer
 from services.runtime.paging import Page
-from services.runtime.postgres import Connection, Database
+from services.runtime.postgres import Database
 
+LOCK_CONTENT = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+"""Of several users who upload the same file, one is the first."""
 _ADD = """
-    INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
-_UPDATE = "UPDATE documents SET state = $2, checks = $3 WHERE id = $1"
+    INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time,
+        verify_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 'PENDING', '[]', clock_timestamp(), now())
+    RETURNING *"""
+_LOCK_OWNER = "SELECT pg_advisory_xact_lock(hashtextextended('documents of ' || $1, 0))"
+_COUNT = "SELECT count(*) FROM documents WHERE owner_id = $1"
 _GET = "SELECT * FROM documents WHERE id = $1"
 _LIST = "SELECT * FROM documents WHERE owner_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2"
 _REMOVE = "DELETE FROM documents WHERE id = $1"
 _FIND = """
-    SELECT id FROM documents WHERE owner_id = $1 AND state = $2 AND kind = ANY($3::text[]) ORDER BY id DESC LIMIT 1"""
-_LOCK_CONTENT = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
-_NOW = "SELECT clock_timestamp()"
-_FIRST_OWNER = "SELECT owner_id FROM documents WHERE sha256 = $1 ORDER BY create_time LIMIT 1"
+    SELECT id FROM documents
+    WHERE owner_id = $1 AND state = $2 AND kind = ANY($3::text[]) AND expire_date >= (now() AT TIME ZONE 'UTC')::date
+    ORDER BY id DESC LIMIT 1"""
 _WITHOUT_ROW = """
     SELECT id FROM unnest($1::text[]) AS object (id) WHERE NOT EXISTS (SELECT FROM documents WHERE id = object.id)"""
 
@@ -43,52 +47,65 @@ class Documents:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, document_id: str, owner_id: str, kind: Kind, file: File, inspection: Inspection) -> Document:
-        """Checks and keeps a new document."""
+    async def require_room(self, owner_id: str, most: int) -> None:
+        """Raises TooManyDocuments where a user keeps as many as anybody may."""
+        row = await self._database.fetchrow(_COUNT, owner_id)
+        if row is not None and row["count"] >= most:
+            raise TooManyDocuments(limit=most)
+
+    async def add(
+        self,
+        document_id: str,
+        owner_id: str,
+        kind: Kind,
+        file: File,
+        most: int,
+        answer: Callable[[Document], Answer],
+    ) -> Answer:
+        """Keeps a new document, to be read, of at most so many of its owner. Raises TooManyDocuments.
+
+        Returns `answer` of it, recorded with the request's idempotency key, where it has one.
+        """
         async with self._database.transaction() as connection:
-            await connection.execute(_LOCK_CONTENT, file.sha256)
-            now = await connection.fetchval(_NOW)  # of the one clock that all replicas share
-            document = Document(document_id, owner_id, kind, file, (), now)
-            document = await _checked(connection, document, inspection)
-            await connection.execute(
+            await connection.execute(_LOCK_OWNER, owner_id)
+            await connection.execute(LOCK_CONTENT, file.sha256)
+            [row] = await connection.fetch(
                 _ADD,
-                document.id,
-                document.owner_id,
-                document.kind.name,
+                document_id,
+                owner_id,
+                kind.name,
                 file.name,
                 file.content_type,
                 file.size_bytes,
                 file.sha256,
-                document.state.name,
-                _checks_to_json(document),
-                document.create_time,
             )
-        return document
+            answered = answer(from_row(row))
+            await idempotency.record(connection, answered)
+            if await connection.fetchval(_COUNT, owner_id) > most:
+                raise TooManyDocuments(limit=most)
+        return answered
 
-    async def check_again(self, document: Document, inspection: Inspection) -> Document:
-        """Checks a document again. Raises DocumentNotFound."""
+    async def settled(self, document_id: str, owner_id: str) -> Document | None:
+        """Returns a document whose `add` has failed where it was committed all the same; afterwards, that is certain."""
         async with self._database.transaction() as connection:
-            await connection.execute(_LOCK_CONTENT, document.file.sha256)
-            document = await _checked(connection, document, inspection)
-            done = await connection.execute(_UPDATE, document.id, document.state.name, _checks_to_json(document))
-        if done == "UPDATE 0":
-            raise DocumentNotFound(document_id=document.id)
-        return document
+            await connection.execute(_LOCK_OWNER, owner_id)  # waits for the transaction that nobody has heard of since
+            row = await connection.fetchrow(_GET, document_id)
+        return from_row(row) if row else None
 
     async def get(self, document_id: str) -> Document:
         """Returns a document. Raises DocumentNotFound."""
         row = await self._database.fetchrow(_GET, document_id)
         if row is None:
             raise DocumentNotFound(document_id=document_id)
-        return _document(row)
+        return from_row(row)
 
     async def list_of(self, owner_id: str, page: Page) -> list[Document]:
         """Returns a user's documents."""
         rows = await self._database.fetch(_LIST, page.before, page.rows, owner_id)
-        return [_document(row) for row in rows]
+        return [from_row(row) for row in rows]
 
     async def find_identity(self, owner_id: str) -> str:
-        """Returns the id of the newest verified document that proves a user's identity; empty: there is none."""
+        """Returns the id of the newest valid document that proves a user's identity; empty: there is none."""
         kinds = [kind.name for kind in IDENTITY_KINDS]
         row = await self._database.fetchrow(_FIND, owner_id, State.VERIFIED.name, kinds)
         return row["id"] if row else ""
@@ -102,26 +119,23 @@ class Documents:
         return [row["id"] for row in await self._database.fetch(_WITHOUT_ROW, document_ids)]
 
 
-async def _checked(connection: Connection, document: Document, inspection: Inspection) -> Document:
-    """Runs the checks, with the content locked: of several users who upload the same file, one is the first.
-
-    The file is the first one's, and stays so: a copy does not devalue the original.
-    """
-    first_owner_id = await connection.fetchval(_FIRST_OWNER, document.file.sha256)
-    of_another_user = first_owner_id not in (None, document.owner_id)
-    return replace(document, checks=check(Facts(document.file.content_type, inspection, of_another_user)))
-
-
-def _checks_to_json(document: Document) -> str:
-    return json.dumps([[one.name, one.detail] for one in document.checks])
-
-
-def _document(row: asyncpg.Record) -> Document:
+def from_row(row: asyncpg.Record) -> Document:
+    """Reads a document."""
+    state = State[row["state"]]
     return Document(
         id=row["id"],
         owner_id=row["owner_id"],
         kind=Kind[row["kind"]],
         file=File(row["file_name"], row["content_type"], row["size_bytes"], row["sha256"]),
-        checks=tuple(Check(name, detail) for name, detail in json.loads(row["checks"])),
         create_time=row["create_time"],
+        state=state,
+        sequence=row["sequence"],
+        checks=() if state is State.PENDING else tuple(_checks(json.loads(row["checks"]), row["unreadable"])),
+        expire_date=row["expire_date"],
     )
+
+
+def _checks(found: list[tuple[str, str]], unreadable: Sequence[str]) -> Iterator[Check]:
+    for name, detail in found:
+        wrong = Outcome.UNREADABLE if name in unreadable else Outcome.FAILED
+        yield Check(name, wrong if detail else Outcome.PASSED, detail)

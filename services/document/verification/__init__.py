@@ -1,0 +1,1 @@
+"""Verification: reads documents off the request, and decides whether they are accepted."""
