@@ -1,4 +1,4 @@
-"""Idempotency keys: a request that moves money is carried out once per caller, RPC and key.
+"""Idempotency keys: a request that moves money, or an upload that has one, is carried out once per caller, RPC and key.
 
 The claim is written in the transaction of the effect, with the answer: there is no key without its effect, no
 effect without its key, and no key that stays locked after a crash. Whoever repeats a request that is still running
@@ -81,7 +81,7 @@ class IdempotencyKeyInUse(Aborted):
 
 
 class _Lost(Exception):
-    """Another request with this key was carried out first: this one's transaction rolls back."""
+    """The request was carried out before: this one's transaction, if it has begun, rolls back."""
 
 
 @dataclass(slots=True)
@@ -90,6 +90,8 @@ class _Claim:
     request_sha256: bytes
     response: bytes | None = None
     """The answer that was written last. It counts when the handler has ended well."""
+    stored: Stored | None = None
+    """What was stored under the key of a client stream when it began."""
 
 
 @dataclass(slots=True)
@@ -107,8 +109,10 @@ _current: ContextVar[_Claim] = ContextVar("idempotency_claim")
 
 
 async def record(connection: Connection, answer: Message) -> None:
-    """Writes the current call's key and its answer, in the transaction of its effect and at its end."""
-    claim = _current.get()
+    """Writes the current call's key, if it has one, and its answer, in the transaction of its effect and at its end."""
+    claim = _current.get(None)
+    if claim is None:
+        return
     key, response = claim.key, answer.SerializeToString(deterministic=True)
     done = await connection.execute(_CLAIM, key.caller_id, key.rpc, key.key, claim.request_sha256, response)
     if done == "INSERT 0 0":
@@ -116,9 +120,47 @@ async def record(connection: Connection, answer: Message) -> None:
     claim.response = response
 
 
+def answered() -> bool:
+    """Tells whether something is stored under the current call's key: see `of_streams`."""
+    claim = _current.get(None)
+    return claim is not None and claim.stored is not None
+
+
+def identify(request_sha256: bytes) -> None:
+    """Says what a client stream has turned out to be. If it was carried out before, that ends it: see `of_streams`."""
+    claim = _current.get(None)
+    if claim is not None:
+        claim.request_sha256 = request_sha256
+        if claim.stored is not None:
+            raise _Lost
+
+
 def interceptor(database: Database) -> Layer:
     """Returns the layer that answers a repeated request as it was answered first."""
     return _Requests(database).layer
+
+
+def of_streams(database: Database) -> Layer:
+    """Returns the layer for client streams, where a key is optional and what is sent is known only at the end.
+
+    The handler says so by `identify`. Of two that run at once, both take in what is sent, and one carries it out.
+    """
+
+    async def layer(call: Call, proceed: Proceed) -> Message | None:
+        if not call.method.client_streaming or _HEADER not in call.metadata:
+            return await proceed(call)
+        claim = _Claim(Key(caller.current().user_id, call.method.rpc, _key(_headers(call))), b"")
+        claim.stored = await _find(database, claim.key)
+        _current.set(claim)
+        try:
+            return await proceed(call)
+        except _Lost:
+            stored = claim.stored or await _find(database, claim.key)
+            if stored is None:
+                raise IdempotencyKeyInUse from None
+            return _replay(call, claim, stored)
+
+    return layer
 
 
 class _Requests:
@@ -136,7 +178,7 @@ class _Requests:
         """
         if not call.method.idempotency_key:
             return await proceed(call)
-        text = _key([str(value) for name, value in call.context.invocation_metadata() or () if name == _HEADER])
+        text = _key(_headers(call))
         claim = _Claim(
             Key(caller.current().user_id, call.method.rpc, text),
             hashlib.sha256(call.request.SerializeToString(deterministic=True)).digest(),
@@ -166,7 +208,7 @@ class _Requests:
                 raise IdempotencyKeyInUse
             await asyncio.sleep(POLL_SECONDS)
             taken = await self._locks.take(claim.key)
-        running.stored = taken.stored if taken.known else await self._find(claim)
+        running.stored = taken.stored if taken.known else await _find(self._database, claim.key)
         if running.stored is not None:
             return _replay(call, claim, running.stored)
         running.request_sha256 = claim.request_sha256
@@ -177,7 +219,7 @@ class _Requests:
             raise
         except (Error, _Lost) as error:
             # Where it was not known that the key is in use, another request's effect may be what was in the way.
-            running.stored = await self._find(claim)
+            running.stored = await _find(self._database, claim.key)
             if running.stored is not None:
                 return _replay(call, claim, running.stored)
             if isinstance(error, _Lost):
@@ -187,10 +229,10 @@ class _Requests:
             running.stored = Stored(claim.request_sha256, claim.response)
         return answer
 
-    async def _find(self, claim: _Claim) -> Stored | None:
-        key = claim.key
-        row = await self._database.fetchrow(_FIND, key.caller_id, key.rpc, key.key)
-        return None if row is None else Stored(row["request_sha256"], row["response"])
+
+async def _find(database: Database, key: Key) -> Stored | None:
+    row = await database.fetchrow(_FIND, key.caller_id, key.rpc, key.key)
+    return None if row is None else Stored(row["request_sha256"], row["response"])
 
 
 def _until() -> float:
@@ -215,6 +257,10 @@ def _replay(call: Call, claim: _Claim, stored: Stored) -> Message:
     call.headers.append(("idempotent-replayed", "true"))
     answer: Message = symbol_database.Default().GetSymbol(call.method.response_type).FromString(stored.response)
     return answer
+
+
+def _headers(call: Call) -> list[str]:
+    return [str(value) for name, value in call.context.invocation_metadata() or () if name == _HEADER]
 
 
 def _key(headers: Sequence[str]) -> str:
