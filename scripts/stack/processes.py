@@ -11,7 +11,8 @@ from scripts.stack.settings import SERVICES, Settings
 from services.runtime import probe
 
 WISHES = {
-    "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS"),
+    "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS", "MAX_STREAMS_PER_USER"),
+    "document": ("MAX_UPLOAD_BYTES", "MAX_DOCUMENTS_PER_USER", "MAX_UPLOADS_PER_USER", "MAX_UPLOADS", "TMPDIR"),
     "compliance": ("VELOCITY_LIMIT_PER_HOUR",),
     "notification": ("SMTP_URL", "SMTP_FROM", "SMS_URL", "SMS_SECRET", "PUSH_URL", "PUSH_SECRET"),
 }
@@ -74,7 +75,10 @@ def services(settings: Settings) -> list[Process]:
             "DOCUMENT_ADDRESS": settings.address("document"),
         },
         "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions_sample.csv")},
-        "document": {"OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri()},
+        "document": {
+            "OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri(),
+            "USER_ADDRESS": settings.address("user"),
+        },
         "notification": {"USER_ADDRESS": settings.address("user"), "WEBHOOK_TARGETS": "any"},
     }
     return [
