@@ -80,8 +80,9 @@ def test_operators_are_told_of_secrets_and_settings_that_are_read() -> None:
 
 def test_operators_are_told_of_variables_that_something_reads() -> None:
     told = named(r"\b([A-Z][A-Z_]{3,})=") | named(r"`([A-Z]+_[A-Z_]+)`") | named(r'"\$([A-Z_]+)"')
-    sources = ("Dockerfile", "docker-compose.yml", "scripts/demo.py", "envoy/environments.yaml", "docs/errors.md")
-    paths = [*(REPOSITORY / one for one in sources), *(REPOSITORY / "k8s").rglob("*.env")]
+    sources = ("Dockerfile", "docker-compose.yml", "envoy/environments.yaml", "docs/errors.md")
+    scripts = (REPOSITORY / "scripts/demo.py", REPOSITORY / "scripts/stack/processes.py")
+    paths = [*(REPOSITORY / one for one in sources), *scripts, *(REPOSITORY / "k8s").rglob("*.env")]
     known = set(re.findall(r"\w+", "\n".join(path.read_text() for path in paths)))
     assert {"ADMIN_EMAIL", "NATS_URL"} <= told <= known | _ON_THE_OPERATORS_SIDE
 
