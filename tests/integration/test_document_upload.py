@@ -130,7 +130,8 @@ async def test_a_cancelled_inspection_leaves_no_decoder_behind_and_gives_its_tur
     inspector = Inspector(objects)
 
     def decoders() -> list[psutil.Process]:
-        return [one for one in psutil.Process().children() if "services.document.decoder" in " ".join(one.cmdline())]
+        forking = [one for one in psutil.Process().children() if "services.document.decoder" in one.cmdline()]
+        return [one for each in forking for one in each.children()]
 
     async def decoding() -> bool:
         return len(decoders()) == inspection.AT_ONCE
