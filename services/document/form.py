@@ -1,17 +1,46 @@
-"""One upload: a form with the parts `kind` and `file`, each once and in any order. No I/O."""
+"""Reads an upload, multipart/form-data (RFC 7578), piece by piece and in constant memory. No I/O."""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from services.document.domain import Kind, UnknownDocumentKind
-from services.document.parts import (
-    LONGEST_SHOWN,
-    MOST_BYTES_BESIDE_FILE,
-    IncompleteUpload,
-    InvalidMultipart,
-    Part,
-    Reader,
-)
 from services.runtime.errors import FieldViolation, InvalidArgument
 
-_CHARSET = "_charset_"  # RFC 7578, 4.6: what the other fields are written in. Ours are ASCII.
+FORM_DATA = "multipart/form-data"
+MOST_BYTES_BESIDE_FILE = 64 * 1024
+"""What a body may hold beside the file: headers, the kind, and what precedes and follows the parts."""
+_LONGEST_SHOWN = 64
+_LONGEST_PADDING = 256
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046, 5.1.1
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_EXTENDED_NAME = re.compile(
+    r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'((?:[!#$&+\-.^_`|~\w]|%[0-9a-f]{2})*)\s*(?:;|$)",
+    re.IGNORECASE | re.ASCII,
+)  # RFC 5987
+_PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
+_CHARSET = "_charset_"  # RFC 7578, 4.6: the encoding of the other fields. Ours are ASCII.
+
+
+class InvalidMultipart(InvalidArgument):
+    """The body is not the multipart/form-data it should be."""
+
+    message = "The body is not valid multipart/form-data: {problem}."
+
+
+class NotMultipart(InvalidMultipart):
+    """The request's content type is another, or missing."""
+
+    reason = InvalidMultipart.reason
+    http_status = 415
+    message = 'Send multipart/form-data with the parts kind and file: the content type is "{content_type}".'
+
+
+class IncompleteUpload(InvalidArgument):
+    """The body ended before its closing boundary."""
+
+    message = "The upload ended before it was complete: the closing boundary is missing."
 
 
 class PartRequired(InvalidArgument):
@@ -33,11 +62,19 @@ class UnexpectedPart(InvalidArgument):
 
 
 class Form:
-    """Reads it piece by piece."""
+    """One upload, with the parts `kind` and `file` in any order."""
 
     def __init__(self, content_type: str) -> None:
         """Takes the request's content type. Raises NotMultipart or InvalidMultipart."""
-        self._reader = Reader(content_type)
+        media_type, options = parse_options_header(content_type)
+        if media_type != FORM_DATA:
+            raise NotMultipart(content_type=media_type[:_LONGEST_SHOWN])
+        boundary = options.get("boundary", "")
+        if not _BOUNDARY.fullmatch(boundary):
+            problem = "is not 1 to 70 of the characters that RFC 2046 lists" if boundary else "is missing"
+            raise InvalidMultipart(problem=f"the boundary {problem}")
+        self._parser = PushMultipartParser(boundary)
+        self._padding = _Padding(boundary)
         self._part = ""
         self._beside = 0
         self._kind: bytearray | None = None
@@ -48,16 +85,9 @@ class Form:
 
         Raises InvalidMultipart, UnexpectedPart or UnknownDocumentKind.
         """
-        file: list[bytes] = []
         self._beside += len(data)
-        for event in self._reader.feed(data):
-            if isinstance(event, Part):
-                self._begin(event)
-            elif self._part == "file":
-                self._beside -= len(event)
-                file.append(event)
-            elif self._part == "kind" and self._kind is not None:
-                self._kind += event
+        file = self._parse(self._padding.strip(data))
+        self._beside -= sum(map(len, file))
         if self._beside > MOST_BYTES_BESIDE_FILE:
             raise InvalidMultipart(problem=f"it has more than {MOST_BYTES_BESIDE_FILE} bytes beside the file")
         return file
@@ -65,10 +95,13 @@ class Form:
     def close(self) -> tuple[Kind, str]:
         """Ends the body. Returns the document's kind and the file's name, as sent.
 
-        Raises IncompleteUpload, PartRequired or UnknownDocumentKind.
+        Raises IncompleteUpload, PartRequired, UnknownDocumentKind or InvalidMultipart.
         """
-        if not self._reader.complete:
-            raise IncompleteUpload
+        self._parse(self._padding.held)
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise IncompleteUpload from error
         if self._kind is None:
             raise PartRequired("kind")
         kind = _kind(self._kind)
@@ -76,20 +109,86 @@ class Form:
             raise PartRequired("file")
         return kind, self._file_name
 
-    def _begin(self, part: Part) -> None:
-        if self._part == "kind" and self._kind is not None:
-            _kind(self._kind)  # it is whole: what is wrong with it need not wait for the file
-        self._part = part.name
-        if part.name == "kind" and self._kind is None:
+    def _parse(self, data: bytes) -> list[bytes]:
+        file: list[bytes] = []
+        try:
+            for event in self._parser.parse(data) if data else ():  # to the parser, nothing is the end
+                if isinstance(event, MultipartSegment):
+                    self._begin(event)
+                elif event and self._part == "file":
+                    file.append(event)
+                elif event and self._part == "kind" and self._kind is not None:
+                    self._kind += event
+                elif event is None and self._part == "kind" and self._kind is not None:
+                    _kind(self._kind)  # what is wrong with it need not wait for the file
+        except MultipartError as error:
+            raise InvalidMultipart(problem=error) from error
+        return file
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        _require_plain(segment)
+        self._part = segment.name or ""
+        if self._part == "kind" and self._kind is None:
             self._kind = bytearray()
-        elif part.name == "file" and self._file_name is None:
-            self._file_name = part.file_name or ""
-        elif part.name != _CHARSET:
-            raise UnexpectedPart(part.name[:LONGEST_SHOWN])
+        elif self._part == "file" and self._file_name is None:
+            self._file_name = _file_name(segment)
+        elif self._part != _CHARSET:
+            raise UnexpectedPart(self._part[:_LONGEST_SHOWN])
+
+
+class _Padding:
+    """Takes off what RFC 2046 lets mail gateways add to a boundary's line, and the parser does not know: blanks."""
+
+    def __init__(self, boundary: str) -> None:
+        self._delimiter = f"\r\n--{boundary}".encode()
+        delimiter = re.escape(self._delimiter)
+        self._padded = re.compile(b"(" + delimiter + rb"(?:--)?)[ \t]{1,%d}(?=\r\n)" % _LONGEST_PADDING)
+        self._open = re.compile(delimiter + rb"(?:--?)?[ \t]{0,%d}\r?\Z" % _LONGEST_PADDING)
+        self.held = b"\r\n"  # the first boundary needs no line before it
+        """What the next piece decides on."""
+
+    def strip(self, data: bytes) -> bytes:
+        """Takes the next piece. Returns what it completes."""
+        data = self.held + data
+        if self._delimiter in data:
+            data = self._padded.sub(rb"\1", data)
+        end = len(data)
+        open_line = self._open.search(data, max(0, end - len(self._delimiter) - _LONGEST_PADDING - 3))
+        if open_line:
+            end = open_line.start()
+        else:
+            begun = data.rfind(b"\r", max(0, end - len(self._delimiter)))
+            if begun >= 0 and self._delimiter.startswith(data[begun:]):
+                end = begun
+        self.held = data[end:]
+        return data[:end]
 
 
 def _kind(value: bytearray) -> Kind:
     kind = value.decode(errors="replace")
     if kind not in Kind.__members__:
-        raise UnknownDocumentKind(kind[:LONGEST_SHOWN])
+        raise UnknownDocumentKind(kind[:_LONGEST_SHOWN])
     return Kind[kind]
+
+
+def _require_plain(segment: MultipartSegment) -> None:
+    """Raises InvalidMultipart for a part that says twice what it is, or that it is something to take apart first."""
+    names = [name for name, _ in segment.headerlist]
+    if any(_CONTROL.search(value) for _, value in segment.headerlist):
+        raise InvalidMultipart(problem="a part's headers have control characters")
+    if any(names.count(name) > 1 for name in ("Content-Disposition", "Content-Type", "Content-Transfer-Encoding")):
+        raise InvalidMultipart(problem="a part has a header twice")
+    if (segment.content_type or "").startswith("multipart/"):
+        raise InvalidMultipart(problem="a part is a multipart itself")
+    encoding = segment.header("Content-Transfer-Encoding", "").strip().lower()
+    if encoding not in _PLAIN_ENCODINGS:
+        raise InvalidMultipart(problem=f"a part is encoded as {encoding[:_LONGEST_SHOWN]}: send it as it is")
+
+
+def _file_name(segment: MultipartSegment) -> str:
+    name = segment.filename or ""
+    if extended := _EXTENDED_NAME.search(segment["Content-Disposition"]):
+        name = unquote_to_bytes(extended[2]).decode(extended[1], errors="replace")
+    if "\0" in name:
+        raise InvalidMultipart(problem="the file's name has a null character")
+    return name

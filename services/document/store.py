@@ -86,7 +86,7 @@ class Documents:
         return answered
 
     async def settled(self, document_id: str, owner_id: str) -> Document | None:
-        """Returns a document whose `add` has failed where it was committed all the same; afterwards, that is certain."""
+        """Returns a document whose `add` failed if it was committed all the same; afterwards, that is certain."""
         async with self._database.transaction() as connection:
             await connection.execute(_LOCK_OWNER, owner_id)  # waits for the transaction that nobody has heard of since
             row = await connection.fetchrow(_GET, document_id)

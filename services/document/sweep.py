@@ -28,7 +28,9 @@ class Sweep:
         await repeat(self._sweep, asyncio.Event(), EVERY_SECONDS)
 
     async def _sweep(self) -> bool:
-        async for ids in self._objects.written_before(datetime.now(UTC) - UNTOUCHED):
+        before = datetime.now(UTC) - UNTOUCHED
+        await self._objects.delete_unfinished(before)
+        async for ids in self._objects.written_before(before):
             for document_id in await self._documents.unknown(ids):
                 _log.info("sweeping a file without a document", document=document_id)
                 await self._objects.delete(document_id)
