@@ -1,4 +1,5 @@
-"""What users are told about their payments: in the app, by e-mail, SMS, push message and webhook.
+"""What users are told about their payments and documents: in the app, by e-mail, SMS, push message and webhook.
 
-Owns notifications, preferences, webhooks and deliveries. Calls user, emits nothing; listens to PaymentEvent.
+Owns notifications, preferences, webhooks and deliveries. Calls user, emits nothing; listens to PaymentEvent and
+DocumentEvent.
 """

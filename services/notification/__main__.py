@@ -12,7 +12,7 @@ from services.notification.delivery.channels import ChannelSettings, open_channe
 from services.notification.delivery.domain import WEBHOOK
 from services.notification.delivery.store import Deliveries
 from services.notification.delivery.worker import Worker
-from services.notification.events import Telling, follow_payments
+from services.notification.events import Telling, follow_documents, follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.notification.webhooks.channel import WebhookChannel
@@ -58,6 +58,7 @@ async def main(settings: Settings) -> None:
         ]
         background = [
             follow_payments(bus, database, telling.tell, announcements.tell),
+            follow_documents(bus, database, telling.tell_of_document),
             Worker(deliveries, channels).run(),
             deliveries.sweep().run(),
             notifications.sweep().run(),

@@ -1,4 +1,4 @@
-"""Who is told what about a payment, and by which channels. No I/O."""
+"""Who is told what about payments and documents, and by which channels. No I/O."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -28,6 +28,14 @@ _TO_PAYEE = {
     "REFUNDED": "You paid back the {amount} that you had received.",
     _REFUNDED_IN_PART: "In all, you paid back {refunded} of {amount} that you had received.",
 }
+
+_DOCUMENTS = {
+    "PASSPORT": "passport",
+    "ID_CARD": "identity card",
+    "DRIVING_LICENCE": "driving licence",
+    "PROOF_OF_ADDRESS": "proof of address",
+}
+_TO_OWNER = {"VERIFIED": "Your {what} was accepted.", "REJECTED": "Your {what} was not accepted. {why}"}
 
 
 class UnknownState(Exception):
@@ -91,8 +99,9 @@ class Notification:
     user_id: str
     kind: str
     text: str
-    payment_id: str
     create_time: datetime
+    payment_id: str = ""
+    document_id: str = ""
     read_time: datetime | None = None
     """None: it was not read."""
 
@@ -117,6 +126,45 @@ def notifications(change: PaymentChange, new_id: Callable[[], str]) -> Iterator[
             kind=f"PAYMENT_{change.kind}",
             text=text.format(amount=change.amount, refunded=change.refunded),
             payment_id=change.payment_id,
+            create_time=change.create_time,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """A document was accepted or not, or is to be read again."""
+
+    document_id: str
+    sequence: int
+    owner_id: str
+    kind: str
+    """By its name in document.v1.Document.Kind."""
+    state: str
+    """By its name in document.v1.Document.State."""
+    why: str
+    """The first thing that is wrong with it, in sentences; empty where nothing is."""
+    create_time: datetime
+
+    @property
+    def event_id(self) -> str:
+        """Returns the id of the event that told it."""
+        return f"document.{self.document_id}.{self.sequence}"
+
+    @property
+    def event_type(self) -> str:
+        """Returns what happened: document.verified."""
+        return f"document.{self.state.lower()}"
+
+
+def notifications_of_document(change: DocumentChange, new_id: Callable[[], str]) -> Iterator[Notification]:
+    """Yields what the owner is told, once the document was read."""
+    if text := _TO_OWNER.get(change.state):
+        yield Notification(
+            id=new_id(),
+            user_id=change.owner_id,
+            kind=f"DOCUMENT_{change.state}",
+            text=text.format(what=_DOCUMENTS[change.kind], why=change.why).rstrip(),
+            document_id=change.document_id,
             create_time=change.create_time,
         )
 

@@ -1,16 +1,23 @@
-"""What notification hears of payments."""
+"""What notification hears of payments and documents."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC
 from functools import partial
 
+from document.v1 import document_pb2
 from google.type.money_pb2 import Money
 from iso4217 import Currency
 from payment.v1 import payment_pb2
 
 from services.notification.delivery.domain import Message
 from services.notification.delivery.store import Deliveries
-from services.notification.domain import PaymentChange, notifications
+from services.notification.domain import (
+    DocumentChange,
+    Notification,
+    PaymentChange,
+    notifications,
+    notifications_of_document,
+)
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.runtime.bus import Bus
 from services.runtime.consumer import consume
@@ -35,8 +42,17 @@ async def follow_payments(bus: Bus, database: Database, *tellers: Tell) -> None:
     )
 
 
+async def follow_documents(
+    bus: Bus, database: Database, tell: Callable[[Connection, document_pb2.DocumentEvent], Awaitable[None]]
+) -> None:
+    """Tells users what became of their documents, for ever."""
+    await consume(
+        bus, database, stream="document", consumer="notification", message=document_pb2.DocumentEvent, handle=tell
+    )
+
+
 class Telling:
-    """Tells payer and payee in sentences: in the app, and by the channels that they want and that there are."""
+    """Tells users in sentences: in the app, and by the channels that they want and that there are."""
 
     def __init__(
         self,
@@ -54,6 +70,16 @@ class Telling:
         """Writes what users are told of an event."""
         change = read(event)
         told = list(notifications(change, partial(new_id, "ntf")))
+        await self._tell(connection, told, change)
+
+    async def tell_of_document(self, connection: Connection, event: document_pb2.DocumentEvent) -> None:
+        """Writes what a document's owner is told of an event."""
+        change = read_document(event)
+        await self._tell(connection, list(notifications_of_document(change, partial(new_id, "ntf"))), change)
+
+    async def _tell(
+        self, connection: Connection, told: Sequence[Notification], change: PaymentChange | DocumentChange
+    ) -> None:
         preferences = await self._preferences.of(connection, [one.user_id for one in told])
         await self._notifications.add(connection, [one for one in told if preferences[one.user_id].in_app])
         messages = [
@@ -62,7 +88,7 @@ class Telling:
                 channel=channel,
                 event_id=change.event_id,
                 event_type=change.event_type,
-                payment_id=change.payment_id,
+                payment_id=one.payment_id,
                 body=one.text,
             )
             for one in told
@@ -82,6 +108,19 @@ def read(event: payment_pb2.PaymentEvent) -> PaymentChange:
         payee_id=event.payee_id,
         amount=_as_people_write(event.amount),
         refunded=_as_people_write(event.refunded_amount) if _is_some(event.refunded_amount) else "",
+        create_time=event.create_time.ToDatetime(UTC),
+    )
+
+
+def read_document(event: document_pb2.DocumentEvent) -> DocumentChange:
+    """Reads an event. Raises ValueError where its kind or its state is none that this release knows."""
+    return DocumentChange(
+        document_id=event.document_id,
+        sequence=event.sequence,
+        owner_id=event.owner_id,
+        kind=document_pb2.Document.Kind.Name(event.kind),
+        state=document_pb2.Document.State.Name(event.state),
+        why=event.problems[0].detail if event.problems else "",
         create_time=event.create_time.ToDatetime(UTC),
     )
 

@@ -73,6 +73,7 @@ def _notification(notification: Notification) -> notification_pb2.Notification:
         kind=notification.kind,
         text=notification.text,
         payment_id=notification.payment_id,
+        document_id=notification.document_id,
     )
     proto.create_time.FromDatetime(notification.create_time)
     if notification.read_time is not None:

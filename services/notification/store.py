@@ -10,9 +10,11 @@ from services.runtime.sweep import Sweep
 
 KEPT = timedelta(days=400)
 
-_ADD = "INSERT INTO notifications (id, user_id, kind, text, payment_id, create_time) VALUES ($1, $2, $3, $4, $5, $6)"
+_ADD = """
+    INSERT INTO notifications (id, user_id, kind, text, payment_id, document_id, create_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 _GET = """
-    SELECT id, user_id, kind, text, payment_id, create_time, read_time
+    SELECT id, user_id, kind, text, payment_id, document_id, create_time, read_time
     FROM notifications LEFT JOIN reads ON notification_id = id """
 _LIST_OF = _GET + "WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
 _LIST_UNREAD_OF = _GET + "WHERE user_id = $1 AND id < $2 AND read_time IS NULL ORDER BY id DESC LIMIT $3"
@@ -48,7 +50,10 @@ class Notifications:
 
     async def add(self, connection: Connection, notifications: Sequence[Notification]) -> None:
         """Keeps notifications."""
-        rows = [(one.id, one.user_id, one.kind, one.text, one.payment_id, one.create_time) for one in notifications]
+        rows = [
+            (one.id, one.user_id, one.kind, one.text, one.payment_id, one.document_id, one.create_time)
+            for one in notifications
+        ]
         await connection.executemany(_ADD, rows)
 
     async def list_of(self, user_id: str, page: Page, *, unread_only: bool = False) -> list[Notification]:

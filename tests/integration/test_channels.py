@@ -5,7 +5,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from pydantic import SecretStr
 
 from scripts.stack import ports
 from services.notification.delivery.channels import ChannelSettings, open_channels
-from services.notification.delivery.email import Email
+from services.notification.delivery.domain import Delivery
+from services.notification.delivery.email import Email, write
 from services.notification.delivery.smtp import Connections, server
 from services.notification.delivery.worker import Channel
 from services.notification.domain import Preferences
@@ -102,6 +103,23 @@ async def test_an_email_says_whom_it_is_from_and_for_and_what_happened(house: Ho
     assert datetime.now(mail.message["Date"].datetime.tzinfo) - mail.message["Date"].datetime < timedelta(minutes=1)
     text = mail.message.get_content()
     assert "You paid 42.50 EUR to Zoë." in text
+
+
+async def test_an_email_about_a_document_names_no_payment() -> None:
+    delivery = Delivery(
+        id="dlv_1",
+        user_id="usr_1",
+        channel="EMAIL",
+        event_id="document.doc_1.2",
+        event_type="document.verified",
+        payment_id="",
+        body="Your passport was accepted.",
+        attempts=1,
+        create_time=datetime.now(UTC),
+    )
+    message = write(delivery, "ada@example.com", SENDER, datetime.now(UTC))
+    assert message["Subject"] == "Document verified"
+    assert message.get_content() == "Hello,\n\nYour passport was accepted.\n"
 
 
 async def test_an_email_waits_for_a_server_that_is_away(house: House) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from document.v1.document_pb2 import Document, DocumentCheck, DocumentEvent
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from google.type.money_pb2 import Money
@@ -18,7 +19,7 @@ from notification.v1 import notification_pb2, notification_pb2_grpc
 from payment.v1.payment_pb2 import Payment, PaymentEvent
 
 from services.notification.delivery.store import Deliveries
-from services.notification.events import Telling, follow_payments
+from services.notification.events import Telling, follow_documents, follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.runtime.bus import MESSAGE_ID, Bus, open_bus
@@ -55,10 +56,13 @@ class House:
         request = notification_pb2.UpdatePreferencesRequest(preferences=preferences, update_mask=FieldMask(paths=mask))
         return await self.of(user_id).UpdatePreferences(request)
 
-    async def tell(self, event: PaymentEvent) -> None:
-        """Publishes an event as the payment service does."""
-        subject = f"payment.{event.payment_id}"
-        jetstream = await self.bus.stream("payment")
+    async def tell(self, event: PaymentEvent | DocumentEvent) -> None:
+        """Publishes an event as its service does."""
+        server, one = (
+            ("payment", event.payment_id) if isinstance(event, PaymentEvent) else ("document", event.document_id)
+        )
+        subject = f"{server}.{one}"
+        jetstream = await self.bus.stream(server)
         headers = {MESSAGE_ID: f"{subject}.{event.sequence}"}
         await jetstream.publish(subject, event.SerializeToString(), headers=headers)
 
@@ -97,10 +101,15 @@ async def house(fresh_database: FreshDatabase, nats_url: str, certificates: Path
         edge = As(port, certificates, "notification")
         stack.push_async_callback(edge.close)
         telling = Telling(store, preferences, Deliveries(database), {"EMAIL", "SMS"})
-        following = asyncio.create_task(follow_payments(bus, database, telling.tell))
+        following = [
+            asyncio.create_task(follow_payments(bus, database, telling.tell)),
+            asyncio.create_task(follow_documents(bus, database, telling.tell_of_document)),
+        ]
         await eventually(partial(bus.stream, "payment"))
+        await eventually(partial(bus.stream, "document"))
         yield House(edge, bus, database)
-        following.cancel()
+        for task in following:
+            task.cancel()
 
 
 async def test_payer_and_payee_are_told_about_a_payment_that_settles(house: House) -> None:
@@ -246,6 +255,35 @@ async def test_each_is_told_by_the_channels_that_are_wanted_and_that_there_are(h
     ]
     assert {(row["event_id"], row["event_type"]) for row in rows} == {(f"payment.{payment_id}.1", "payment.settled")}
     assert not (await house.list_of(payer)).notifications
+
+
+def read(document_id: str, sequence: int, state: Document.State.ValueType, owner: str, *details: str) -> DocumentEvent:
+    event = DocumentEvent(
+        document_id=document_id,
+        sequence=sequence,
+        owner_id=owner,
+        kind=Document.PASSPORT,
+        state=state,
+        problems=[DocumentCheck(name="A", outcome=DocumentCheck.FAILED, detail=detail) for detail in details],
+    )
+    event.create_time.FromDatetime(datetime(2026, 11, 21, 12, sequence, tzinfo=UTC))
+    return event
+
+
+async def test_the_owner_is_told_what_became_of_a_document_once_it_was_read(house: House) -> None:
+    owner, document_id = new_id("usr"), new_id("doc")
+    await house.tell(read(document_id, 2, Document.REJECTED, owner, "The document has expired.", "And more."))
+    await house.tell(read(document_id, 3, Document.PENDING, owner))
+    await house.tell(read(document_id, 4, Document.VERIFIED, owner))
+    accepted, refused = await house.told(owner, 2)
+    assert (accepted.kind, accepted.text) == ("DOCUMENT_VERIFIED", "Your passport was accepted.")
+    assert refused.text == "Your passport was not accepted. The document has expired."
+    assert (refused.kind, refused.document_id, refused.payment_id) == ("DOCUMENT_REJECTED", document_id, "")
+    rows = await house.database.fetch("SELECT * FROM deliveries WHERE user_id = $1 ORDER BY id", owner)
+    assert [(row["channel"], row["event_type"], row["event_id"], row["payment_id"]) for row in rows] == [
+        ("EMAIL", "document.rejected", f"document.{document_id}.2", ""),
+        ("EMAIL", "document.verified", f"document.{document_id}.4", ""),
+    ]
 
 
 async def test_notifications_are_kept_for_400_days_whether_they_are_read_or_not(house: House) -> None:

@@ -1,14 +1,15 @@
-"""Who is told what about a payment."""
+"""Who is told what about payments and documents."""
 
 from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from document.v1 import document_pb2
 from google.type.money_pb2 import Money
 from payment.v1 import payment_pb2
 
 from services.notification import events
-from services.notification.domain import Notification, UnknownState, notifications
+from services.notification.domain import Notification, UnknownState, notifications, notifications_of_document
 
 STATES = [state for name, state in payment_pb2.Payment.State.items() if state != payment_pb2.Payment.STATE_UNSPECIFIED]
 
@@ -94,3 +95,14 @@ def test_the_payer_is_told_how_a_review_ended(reason: str, words: str) -> None:
 def test_an_amount_has_the_decimals_of_its_currency(amount: Money, text: str) -> None:
     [paid, _] = told(payment_pb2.Payment.SETTLED, amount=amount)
     assert paid.text == f"You paid {text}."
+
+
+@pytest.mark.parametrize("kind", [one for one in document_pb2.Document.Kind.values() if one])
+@pytest.mark.parametrize("state", [document_pb2.Document.VERIFIED, document_pb2.Document.REJECTED])
+def test_the_owner_is_told_of_documents_of_every_kind_that_the_contract_knows(
+    kind: document_pb2.Document.Kind.ValueType, state: document_pb2.Document.State.ValueType
+) -> None:
+    change = events.read_document(document_pb2.DocumentEvent(kind=kind, state=state, owner_id="usr_1"))
+    [one] = notifications_of_document(change, lambda: "ntf_1")
+    what = document_pb2.Document.Kind.Name(kind).lower().replace("_", " ").replace("id card", "identity card")
+    assert one.text == f"Your {what} was {'accepted' if state == document_pb2.Document.VERIFIED else 'not accepted'}."

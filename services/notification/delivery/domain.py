@@ -41,10 +41,11 @@ class Message:
     channel: str
     """EMAIL, SMS, PUSH or WEBHOOK."""
     event_id: str
-    """payment.<payment id>.<sequence>"""
+    """payment.<payment id>.<sequence>, document.<document id>.<sequence>"""
     event_type: str
-    """payment.settled"""
+    """payment.settled, document.verified"""
     payment_id: str
+    """Empty: it is about something else."""
     body: str
     """A sentence; to a webhook, JSON, byte for byte what is signed."""
     webhook_id: str | None = None

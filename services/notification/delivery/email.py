@@ -19,7 +19,8 @@ _TEXT = """\
 Hello,
 
 {sentence}
-
+"""
+_REFERENCE = """
 Payment {payment_id}
 """
 
@@ -76,7 +77,9 @@ def write(delivery: Delivery, address: str, sender: str, now: datetime) -> Email
         raise Refused("the address cannot be written into an e-mail") from error
     message["Subject"] = delivery.event_type.replace(".", " ").replace("_", " ").capitalize()  # says no amount
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers by machines
-    text = _TEXT.format(sentence=delivery.body, payment_id=delivery.payment_id)
+    text = _TEXT.format(sentence=delivery.body)
+    if delivery.payment_id:
+        text += _REFERENCE.format(payment_id=delivery.payment_id)
     message.set_content(text, cte="quoted-printable")
     return message
 
