@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # obstore has these only in its stubs
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 READ_BYTES = 128 * 1024
-PIECE_BYTES = 1024 * 1024
+PIECE_SECONDS = 20.0
+"""After which a store that sends nothing has failed: a folder's file that is cut off while it is read never ends."""
+WRITE_BYTES = 1024 * 1024
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes as a part
 PUTS_AT_ONCE = 2
 """A put holds a part that is being filled and one that is being sent: 10 MiB, however large the file."""
@@ -60,13 +62,15 @@ class Reading:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yields it in pieces. Raises ObjectStoreUnavailable where it ends before its end."""
         first, end = self._found.range
-        missing = end - first
-        with _reaching():
-            async for piece in self._found.stream(min_chunk_size=READ_BYTES):
-                missing -= len(piece)
-                yield bytes(piece)
-        if missing:
-            raise ObjectStoreUnavailable
+        missing, pieces = end - first, aiter(self._found.stream(min_chunk_size=READ_BYTES))
+        while missing > 0:
+            with _reaching():
+                async with asyncio.timeout(PIECE_SECONDS):
+                    piece = await anext(pieces, b"")
+            if not piece:
+                raise ObjectStoreUnavailable
+            missing -= len(piece)
+            yield bytes(piece)
 
 
 class Objects:
@@ -104,7 +108,7 @@ class Objects:
             async with obstore.open_writer_async(
                 self._store, _path(document_id), buffer_size=PART_BYTES, max_concurrency=1
             ) as writer:
-                while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                while piece := await asyncio.to_thread(file.read, WRITE_BYTES):
                     await writer.write(piece)
 
     async def read(self, document_id: str, start: int = 0, end: int | None = None) -> Reading:
@@ -161,5 +165,5 @@ def _delete_staged(folder: Path, time: datetime) -> None:
 def _reaching() -> Iterator[None]:
     try:
         yield
-    except (BaseError, OSError) as error:  # obstore's writers raise what files do
+    except (BaseError, OSError) as error:  # obstore's writers raise OSError, and so do timeouts
         raise ObjectStoreUnavailable from error
