@@ -10,7 +10,8 @@ import structlog
 from services.document.domain import IDENTITY_KINDS, Inspection
 from services.document.verification.domain import ATTEMPTS, Facts, Identity
 from services.document.verification.store import LEASE, Claim, Verifications
-from services.runtime import trace
+from services.runtime import caller, trace
+from services.runtime.caller import Caller
 from services.runtime.errors import DeadlineExceeded, Unavailable
 from services.runtime.log import failure
 from services.runtime.worker import backoff, repeat
@@ -73,6 +74,7 @@ class Verification:
 
     async def _verify(self, claim: Claim) -> None:
         trace.begin(None)
+        caller.set_current(Caller())  # nobody's request
         try:
             try:
                 async with asyncio.timeout(LONGEST_SECONDS):
@@ -88,7 +90,7 @@ class Verification:
                 await self._verifications.postpone(claim, AWAY, its_fault=False)
             except Exception as error:
                 _log.warning("reading failed", document=claim.document.id, attempts=claim.attempts, **failure(error))
-                await self._verifications.postpone(claim, timedelta(seconds=2**claim.attempts), its_fault=True)
+                await self._verifications.postpone(claim, _backoff(claim.attempts), its_fault=True)
         except Exception as error:  # the others must not wait for it, and it comes due again
             _log.warning("document not postponed", document=claim.document.id, **failure(error))
 
@@ -108,3 +110,8 @@ class Verification:
             today=datetime.now(UTC).date(),
             given_up=given_up,
         )
+
+
+def _backoff(attempts: int) -> timedelta:
+    """2, 8, 32, 128 and 512 seconds: eleven minutes, in which a fault that is not the document's may be mended."""
+    return timedelta(seconds=4**attempts / 2)
