@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -93,15 +93,6 @@ class Objects:
             except asyncio.CancelledError:
                 await asyncio.wait([putting])
                 raise
-
-    @asynccontextmanager
-    async def writing(self, document_id: str) -> AsyncIterator[Callable[[bytes], Awaitable[object]]]:
-        """Lends a function that appends to a new file. The file appears at the end, and not after an exception."""
-        with _reaching():
-            async with obstore.open_writer_async(
-                self._store, _path(document_id), buffer_size=PART_BYTES, max_concurrency=1
-            ) as writer:
-                yield writer.write
 
     async def _put(self, document_id: str, file: BinaryIO) -> None:
         with _reaching():

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -125,8 +126,7 @@ async def test_a_database_that_is_lost_while_a_document_is_written_leaves_nothin
 
 async def test_a_cancelled_inspection_leaves_no_decoder_behind_and_gives_its_turn_back(tmp_path: Path) -> None:
     objects = open_objects(tmp_path.as_uri())
-    async with objects.writing("doc_1") as write:
-        await write(scan((2000, 2000)))
+    await objects.put("doc_1", io.BytesIO(scan((2000, 2000))))
     inspector = Inspector(objects)
 
     def decoders() -> list[psutil.Process]:
