@@ -3,11 +3,13 @@
 import asyncio
 import io
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -15,16 +17,21 @@ from document.v1 import document_pb2, document_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
 from PIL import Image
 
-from services.document.domain import Document, File, Inspection, Kind
-from services.document.inspection import Inspector
-from services.document.objects import open_objects
+from services.document.admission import Limits
+from services.document.objects import Objects, open_objects
 from services.document.service import DocumentService
 from services.document.store import Documents
 from services.document.sweep import Sweep
 from services.document.upload import Uploads
+from services.document.verification.store import Verifications
+from services.runtime import idempotency
+from services.runtime.bus import Bus
 from services.runtime.errors import Unavailable
-from services.runtime.postgres import open_database
+from services.runtime.idempotency import Answer
+from services.runtime.outbox import Outbox
+from services.runtime.postgres import Database, open_database
 from tests.integration.serving import As, serving
+from tests.waiting import eventually
 
 MAX_BYTES = 4 * 1024 * 1024
 CONTENT_TYPE = "multipart/form-data; boundary=b"
@@ -39,11 +46,11 @@ class LosableDocuments(Documents):
 
     lost = False
 
-    async def add(self, document_id: str, owner_id: str, kind: Kind, file: File, inspection: Inspection) -> Document:
-        document = await super().add(document_id, owner_id, kind, file, inspection)
+    async def add(self, *args: Any) -> Answer:
+        answer: Answer = await super().add(*args)
         if self.lost:
             raise DatabaseLost
-        return document
+        return answer
 
 
 @dataclass
@@ -52,7 +59,10 @@ class Archive:
 
     edge: As
     payment: As
+    database: Database
     documents: LosableDocuments
+    verifications: Verifications
+    objects: Objects
     folder: Path
     sweep: Sweep
 
@@ -64,6 +74,25 @@ class Archive:
 
     async def upload(self, user_id: str, content: bytes, kind: str = "PASSPORT") -> document_pb2.Document:
         return await self.of(user_id, "customer").UploadDocument(requests(form(content, kind)))
+
+    async def get(self, document: document_pb2.Document) -> document_pb2.Document:
+        """The document as its owner sees it now."""
+        request = document_pb2.GetDocumentRequest(document_id=document.id)
+        return await self.of(document.owner_id).GetDocument(request)
+
+    async def read(self, document: document_pb2.Document) -> document_pb2.Document:
+        """Waits until the document is not PENDING, and returns it."""
+
+        async def is_read() -> bool:
+            return (await self.get(document)).state != document_pb2.Document.PENDING
+
+        await eventually(is_read, seconds=30)
+        return await self.get(document)
+
+    async def verify(self, document: document_pb2.Document) -> document_pb2.Document:
+        """Has its owner have it read again. Returns it as it is before that."""
+        request = document_pb2.VerifyDocumentRequest(document_id=document.id)
+        return await self.of(document.owner_id).VerifyDocument(request)
 
     def files(self) -> set[str]:
         """Every file in the store, half-written ones among them."""
@@ -110,18 +139,24 @@ def failed(document: document_pb2.Document) -> Sequence[str]:
 
 
 @asynccontextmanager
-async def open_archive(database_url: str, certificates: Path, folder: Path) -> AsyncIterator[Archive]:
-    """Serves it. Uploads are limited to MAX_BYTES."""
+async def open_archive(
+    database_url: str, certificates: Path, folder: Path, bus: Bus | None = None
+) -> AsyncIterator[Archive]:
+    """Serves it. Nobody reads what is uploaded: see reading.py. Uploads are limited to MAX_BYTES."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))
         documents, objects = LosableDocuments(database), open_objects(folder.as_uri())
-        inspector = Inspector(objects)
-        uploads = Uploads(objects, documents, inspector, MAX_BYTES)
-        service = DocumentService(documents, objects, inspector, uploads)
+        nowhere = Bus("tls://nowhere", ssl.create_default_context())
+        verifications = Verifications(database, Outbox("document", database, bus or nowhere))
+        limits = Limits(file_bytes=MAX_BYTES, documents_of_user=200, at_once_of_user=32, at_once=64)
+        uploads = Uploads(objects, documents, limits, verifications.due.set)
+        service = DocumentService(documents, objects, uploads, verifications)
         register = [partial(document_pb2_grpc.add_DocumentServiceServicer_to_server, service)]
-        port = await stack.enter_async_context(serving(register, certificates, "document"))
+        keys = idempotency.of_streams(database)
+        port = await stack.enter_async_context(serving(register, certificates, "document", keys))
         edge, payment = (As(port, certificates, "document", peer) for peer in ("edge", "payment"))
-        yield Archive(edge, payment, documents, folder, Sweep(objects, documents))
+        sweep = Sweep(objects, documents)
+        yield Archive(edge, payment, database, documents, verifications, objects, folder, sweep)
         await edge.close()
         await payment.close()
 
