@@ -6,6 +6,7 @@ Now and then the stream is read from where it was read last: NATS may have been 
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import nats.errors
@@ -108,8 +109,9 @@ class Revocations:
                     left = message.metadata.num_pending
             self._read = max(self._read, last)
         finally:
-            await subscription.unsubscribe()
-            await jetstream.delete_consumer(SESSION, reader.name)
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+                await jetstream.delete_consumer(SESSION, reader.name)
 
     def _reader(self) -> api.ConsumerConfig:
         how = api.ConsumerConfig(

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from services.runtime import worker
 
 
@@ -20,6 +22,27 @@ async def test_a_worker_goes_on_after_any_number_of_failures() -> None:
     async with asyncio.timeout(10):
         await done.wait()
     running.cancel()
+
+
+@pytest.mark.parametrize("outcome", [None, ConnectionError("away")])
+async def test_a_worker_ends_whatever_its_step_makes_of_being_cancelled(outcome: Exception | None) -> None:
+    under_way = asyncio.Event()
+
+    async def step() -> bool:
+        under_way.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if outcome:
+                raise outcome from None
+        return False
+
+    running = asyncio.create_task(worker.repeat(step, asyncio.Event(), every=60))
+    async with asyncio.timeout(10):
+        await under_way.wait()
+        running.cancel()
+        await asyncio.wait([running])
+    assert running.cancelled()
 
 
 def test_the_wait_between_failures_grows_to_its_limit_and_no_further() -> None:
