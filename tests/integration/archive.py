@@ -18,6 +18,7 @@ from google.api.httpbody_pb2 import HttpBody
 from PIL import Image
 
 from services.document.admission import Limits
+from services.document.domain import State
 from services.document.objects import Objects, open_objects
 from services.document.service import DocumentService
 from services.document.store import Documents
@@ -84,7 +85,7 @@ class Archive:
         """Waits until the document is not PENDING, and returns it."""
 
         async def is_read() -> bool:
-            return (await self.get(document)).state != document_pb2.Document.PENDING
+            return (await self.documents.get(document.id)).state is not State.PENDING
 
         await eventually(is_read, seconds=30)
         return await self.get(document)

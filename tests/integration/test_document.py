@@ -1,4 +1,4 @@
-"""Documents once they are uploaded: checked, shown, downloaded, found and deleted."""
+"""Documents once they are uploaded: shown, found, listed and deleted."""
 
 import asyncio
 import os
@@ -23,59 +23,61 @@ from tests.integration.archive import (
     scan,
 )
 from tests.integration.conftest import FreshDatabase
+from tests.integration.reading import Reader, Registry, reading, zone
 from tests.integration.serving import reason
 from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
+async def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture(scope="module")
 async def archive(
-    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
+    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory, reader: Reader
 ) -> AsyncIterator[Archive]:
-    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
+    folder = tmp_path_factory.mktemp("objects")
+    async with (
+        open_archive(fresh_database("document"), certificates, folder) as archive,
+        reading(archive, reader, Registry()),
+    ):
         yield archive
 
 
-POOR: dict[str, tuple[bytes, list[str]]] = {
-    "a small image": (scan((400, 100)), ["USEFUL_SIZE"]),
-    "an image cut off": (scan()[:-500], ["READABLE", "USEFUL_SIZE"]),
-    "a broken PDF": (b"%PDF-1.7 and nothing more", ["READABLE", "USEFUL_SIZE"]),
-}
+async def uploaded(archive: Archive, user_id: str, content: bytes, kind: str = "PASSPORT") -> document_pb2.Document:
+    """A document that was read."""
+    return await archive.read(await archive.upload(user_id, content, kind))
 
 
-@pytest.mark.parametrize("case", POOR)
-async def test_a_document_that_fails_a_check_is_kept_as_rejected(archive: Archive, case: str) -> None:
-    content, checks = POOR[case]
-    document = await archive.upload(new_id("usr"), content)
-    assert (document.state, failed(document)) == (document_pb2.Document.REJECTED, checks)
-    assert all(check.detail for check in document.checks if check.name in checks)
+async def verified(archive: Archive, document: document_pb2.Document) -> document_pb2.Document:
+    """A document that was read again."""
+    await archive.verify(document)
+    return await archive.read(document)
 
 
 async def test_the_same_file_proves_only_the_user_who_uploaded_it_first(archive: Archive) -> None:
     first, second, content = new_id("usr"), new_id("usr"), scan()
-    original = await archive.upload(first, content)
-    copy = await archive.upload(second, content)
+    original = await uploaded(archive, first, content)
+    copy = await uploaded(archive, second, content)
     assert (original.state, failed(copy)) == (document_pb2.Document.VERIFIED, ["NOT_ANOTHER_USERS"])
-    assert not failed(await archive.upload(first, content))
-
-    verify_original = document_pb2.VerifyDocumentRequest(document_id=original.id)
-    assert not failed(await archive.of(first).VerifyDocument(verify_original))
-    verify_copy = document_pb2.VerifyDocumentRequest(document_id=copy.id)
-    assert failed(await archive.of(second).VerifyDocument(verify_copy)) == ["NOT_ANOTHER_USERS"]
+    assert not failed(await uploaded(archive, first, content))
+    assert not failed(await verified(archive, original))
+    assert failed(await verified(archive, copy)) == ["NOT_ANOTHER_USERS"]
 
 
 async def test_of_two_users_who_upload_the_same_file_at_once_one_is_refused(archive: Archive) -> None:
     content = scan()
-    documents = await asyncio.gather(*(archive.upload(new_id("usr"), content) for _ in range(4)))
+    documents = await asyncio.gather(*(uploaded(archive, new_id("usr"), content) for _ in range(4)))
     assert [failed(document) for document in documents].count([]) == 1
 
 
 async def test_when_the_original_is_deleted_a_copy_can_be_verified(archive: Archive) -> None:
     first, second, content = new_id("usr"), new_id("usr"), scan()
-    original, copy = await archive.upload(first, content), await archive.upload(second, content)
+    original, copy = await uploaded(archive, first, content), await uploaded(archive, second, content)
+    assert copy.state == document_pb2.Document.REJECTED
     await archive.of(first).DeleteDocument(document_pb2.DeleteDocumentRequest(document_id=original.id))
-    verified = await archive.of(second).VerifyDocument(document_pb2.VerifyDocumentRequest(document_id=copy.id))
-    assert verified.state == document_pb2.Document.VERIFIED
-    assert await archive.of(second).GetDocument(document_pb2.GetDocumentRequest(document_id=copy.id)) == verified
+    assert (await verified(archive, copy)).state == document_pb2.Document.VERIFIED
 
 
 async def test_a_file_is_downloaded_as_it_was_uploaded(archive: Archive) -> None:
@@ -95,7 +97,7 @@ async def test_a_file_is_downloaded_as_it_was_uploaded(archive: Archive) -> None
 
 
 async def test_others_get_no_document_and_an_officer_cannot_delete_one(archive: Archive) -> None:
-    document = await archive.upload(new_id("usr"), scan())
+    document = await uploaded(archive, new_id("usr"), scan())
     stranger, officer = archive.of(new_id("usr"), "customer"), archive.of(new_id("usr"), "officer")
     get = document_pb2.GetDocumentRequest(document_id=document.id)
     download = document_pb2.DownloadDocumentRequest(document_id=document.id)
@@ -111,8 +113,9 @@ async def test_others_get_no_document_and_an_officer_cannot_delete_one(archive: 
         error = await refusal(call)
         assert (error.code(), reason(error)) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_THE_OWNER")
     assert await officer.GetDocument(get) == document
-    assert await officer.VerifyDocument(verify) == document
-    assert await archive.inside().VerifyDocument(verify) == document
+    for caller in (officer, archive.inside()):
+        assert (await caller.VerifyDocument(verify)).state == document_pb2.Document.PENDING
+        assert await archive.read(document) == document
 
 
 async def test_a_deleted_document_is_gone_with_its_file(archive: Archive) -> None:
@@ -129,15 +132,31 @@ async def test_a_deleted_document_is_gone_with_its_file(archive: Archive) -> Non
         assert reason(await refusal(call)) == "DOCUMENT_NOT_FOUND"
 
 
-async def test_payment_finds_the_newest_verified_identity_document(archive: Archive) -> None:
+_EXPIRED = "UPDATE documents SET expire_date = (now() AT TIME ZONE 'UTC')::date - $2::integer WHERE id = $1"
+
+
+async def test_payment_finds_the_newest_identity_document_that_is_verified_and_valid(
+    archive: Archive, reader: Reader
+) -> None:
     user = new_id("usr")
+
+    async def found() -> str:
+        request = document_pb2.FindIdentityDocumentRequest(user_id=user)
+        return (await archive.inside().FindIdentityDocument(request)).document_id
+
+    await uploaded(archive, user, scan(), "PROOF_OF_ADDRESS")
+    await uploaded(archive, user, scan(), "ID_CARD")  # the reader sees a passport
+    assert not await found()
+    passport = await uploaded(archive, user, scan())
+    reader.sees = lambda: zone("TD1")
+    licence = await uploaded(archive, user, scan(), "DRIVING_LICENCE")
+    reader.sees = zone
+    assert await found() == licence.id
+    await archive.database.execute(_EXPIRED, licence.id, 0)
+    assert await found() == licence.id, "it is valid through the day"
+    await archive.database.execute(_EXPIRED, licence.id, 1)
+    assert await found() == passport.id
     request = document_pb2.FindIdentityDocumentRequest(user_id=user)
-    await archive.upload(user, scan(), "PROOF_OF_ADDRESS")
-    await archive.upload(user, scan((100, 100)))
-    assert not (await archive.inside().FindIdentityDocument(request)).document_id
-    await archive.upload(user, scan())
-    licence = await archive.upload(user, scan(), "DRIVING_LICENCE")
-    assert (await archive.inside().FindIdentityDocument(request)).document_id == licence.id
     assert reason(await refusal(archive.of(user).FindIdentityDocument(request))) == "CALLER_NOT_ALLOWED"
 
 
