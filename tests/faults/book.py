@@ -72,6 +72,7 @@ class Book:
     accounts: Sequence[Row]
     entries: Sequence[Row]
     invoices: Sequence[Row]
+    documents: Sequence[Row]
     notifications: Sequence[Row]
     deliveries: Sequence[Row]
     subscription: Subscription
@@ -108,6 +109,7 @@ class Books:
                 accounts=payment("SELECT * FROM accounts ORDER BY id"),
                 entries=payment("SELECT * FROM entries ORDER BY id"),
                 invoices=payment("SELECT * FROM invoices ORDER BY id"),
+                documents=self._rows("document", "SELECT * FROM documents ORDER BY id"),
                 notifications=notification("SELECT * FROM notifications ORDER BY id"),
                 deliveries=notification("SELECT event_id, user_id, state FROM deliveries ORDER BY id"),
                 subscription=self._subscription,

@@ -80,7 +80,8 @@ def stack() -> Iterator[Stack]:
     """A native stack with a run folder of its own, for all tests of this folder."""
     folder = run_folder(Path(tempfile.mkdtemp(prefix="drawbridge-test-")))
     try:
-        settings = lifecycle.up(folder, 0, 0, {"VELOCITY_LIMIT_PER_HOUR": "100000"})  # they are in a hurry
+        limits = {"VELOCITY_LIMIT_PER_HOUR": "100000", "MAX_DOCUMENTS_PER_USER": "100000"}  # they are in a hurry
+        settings = lifecycle.up(folder, 0, 0, limits)
         yield Stack(settings, **{name.lower(): value for name, value in settings.reach().items()})
     finally:
         lifecycle.clean(folder)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import jsonschema
@@ -71,6 +72,8 @@ class Wish:
     key: str
     """Its Idempotency-Key; empty for what needs none."""
     cents: int = 0
+    file: bytes = b""
+    """What is uploaded; empty where the body is JSON."""
     answers: list[Answer] = field(default_factory=list)
 
     @property
@@ -102,9 +105,11 @@ class Log:
         self._renewing = threading.Lock()
         self._all_logged_in = time.monotonic()
 
-    def wish(self, kind: str, who: Person, path: str, body: Json, *, keyed: bool = True, cents: int = 0) -> Wish:
+    def wish(
+        self, kind: str, who: Person, path: str, body: Json, *, keyed: bool = True, cents: int = 0, file: bytes = b""
+    ) -> Wish:
         """Adds something to be asked for."""
-        wish = Wish(kind, who, path, body, secrets.token_hex(8) if keyed else "", cents)
+        wish = Wish(kind, who, path, body, secrets.token_hex(8) if keyed else "", cents, file)
         self.wishes.append(wish)
         return wish
 
@@ -129,7 +134,7 @@ class Log:
         headers = {"idempotency-key": wish.key} if wish.key else {}
         time_sent, started = datetime.now(UTC), time.monotonic()
         try:
-            response = wish.who.client.post(f"/api/v1/{wish.path}", json=wish.body, headers=headers)
+            response = wish.who.client.post(f"/api/v1/{wish.path}", headers=headers, **_content(wish))
         except httpx.TransportError as error:
             answer = nothing(error, time.monotonic() - started, time_sent)
         else:
@@ -152,6 +157,12 @@ class Log:
             except httpx.HTTPError:
                 return
             person.client.headers["authorization"] = again.client.headers["authorization"]
+
+
+def _content(wish: Wish) -> dict[str, Any]:
+    if not wish.file:
+        return {"json": wish.body}
+    return {"data": wish.body, "files": {"file": ("file.png", wish.file, "image/png")}}
 
 
 def answer_of(response: httpx.Response, seconds: float, sent: datetime) -> Answer:
@@ -191,6 +202,11 @@ def pay(log: Log, payer: Person, payee: Person, cents: int) -> Wish:
     wish = log.wish("payment", payer, "payments", {"payeeId": payee.id, "amount": money(cents)}, cents=cents)
     wish.body["description"] = wish.key
     return wish
+
+
+def upload(log: Log, owner: Person, kind: str, file: bytes) -> Wish:
+    """Wishes for a document to be kept."""
+    return log.wish("upload", owner, "documents/upload", {"kind": kind}, file=file)
 
 
 def deposit(log: Log, treasurer: Person, account_id: str, cents: int) -> Wish:

@@ -1,11 +1,13 @@
 """A book that is in order, made by hand, to be spoiled."""
 
 import base64
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from document.v1 import document_pb2
 from google.type.money_pb2 import Money
 from payment.v1 import payment_pb2
 from standardwebhooks import Webhook
@@ -26,6 +28,7 @@ HISTORY = {  # cents, and the states of each payment, with what was refunded by 
     "declined": (9999, [("DECLINED", 0)]),
 }
 DEPOSIT = 2000
+BILL = b"to be paid"
 SECRET, OTHER_SECRET = (f"whsec_{base64.b64encode(of * 32).decode()}" for of in (b"a", b"b"))
 
 
@@ -35,8 +38,8 @@ def answer(content: dict[str, Any], status: int = 200, **more: Any) -> Answer:
     return Answer(status=status, content=json.dumps(content).encode(), **told)
 
 
-def wish(kind: str, who: Person, cents: int, *answers: Answer, key: str = "") -> Wish:
-    return Wish(kind, who, "", {}, key, cents, list(answers))
+def wish(kind: str, who: Person, cents: int, *answers: Answer, key: str = "", file: bytes = b"") -> Wish:
+    return Wish(kind, who, "", {}, key, cents, file, list(answers))
 
 
 def told(payment_id: str, sequence: int) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def wishes() -> list[Wish]:
         wish("invoice payment", ADA, 70, first["invoiced"], key="i"),
         wish("refund", GRACE, 20, answer(told("refunded", 3)), key="r1"),
         wish("refund", GRACE, 30, answer(told("refunded", 4)), key="r2"),
+        wish("upload", ADA, 0, away, answer({"id": "bill"}, 201), key="u", file=BILL),
         wish("cancel", ADA, 0, answer(told("cancelled", 2))),
         wish("cancel", ADA, 0, answer({}, 400, reason="ILLEGAL_TRANSITION")),
     ]
@@ -93,6 +97,14 @@ def message(change: dict[str, Any]) -> Message:
     event.amount.nanos = HISTORY[change["payment_id"]][0] % 100 * 10_000_000
     subject = f"payment.{change['payment_id']}"
     return Message(subject, f"{subject}.{change['sequence']}", event.SerializeToString())
+
+
+def read(document_id: str, owner_id: str, sequence: int = 2) -> Message:
+    event = document_pb2.DocumentEvent(
+        document_id=document_id, sequence=sequence, owner_id=owner_id, state=document_pb2.Document.VERIFIED
+    )
+    subject = f"document.{document_id}"
+    return Message(subject, f"{subject}.{sequence}", event.SerializeToString())
 
 
 def event_id(change: dict[str, Any]) -> str:
@@ -140,10 +152,23 @@ def in_order() -> Book:
             {"id": "inv", "state": "PAID", "payment_id": "invoiced"},
             {"id": "open", "state": "OPEN", "payment_id": None},
         ],
+        documents=[
+            {"id": one, "kind": kind, "owner_id": "ada", "state": "VERIFIED", "sequence": 2}
+            | {"sha256": hashlib.sha256(BILL).hexdigest()}
+            for one, kind in (("passport", "PASSPORT"), ("bill", "PROOF_OF_ADDRESS"))
+        ],
         notifications=[
-            {"user_id": user, "payment_id": change["payment_id"], "create_time": change["create_time"]}
-            for change in changes
-            for user in (("ada", "grace") if change["state"] in moved else ("ada",))
+            *(
+                {"user_id": user, "payment_id": change["payment_id"], "create_time": change["create_time"]}
+                | {"document_id": "", "kind": f"PAYMENT_{change['state']}"}
+                for change in changes
+                for user in (("ada", "grace") if change["state"] in moved else ("ada",))
+            ),
+            *(
+                {"user_id": "ada", "payment_id": "", "create_time": NOON}
+                | {"document_id": one, "kind": "DOCUMENT_VERIFIED"}
+                for one in ("passport", "bill")
+            ),
         ],
         deliveries=[{"event_id": event_id(change), "user_id": "ada", "state": "DELIVERED"} for change in changes],
         subscription=Subscription("ada", SECRET, [post(change) for change in changes]),
@@ -151,11 +176,11 @@ def in_order() -> Book:
         streams={
             "payment": messages,
             "user": [Message("user.ada", "user.ada.1", b"")],
-            "document": [Message("document.passport", "document.passport.2", b"")],
+            "document": [read("passport", "ada"), read("bill", "ada")],
             DEAD_LETTERS: [],
         },
         handled={
-            "notification": [*(one.id for one in messages), "document.passport.2"],
+            "notification": [*(one.id for one in messages), "document.passport.2", "document.bill.2"],
             "compliance": ["user.ada.1"],
             "document": ["user.ada.1"],
         },

@@ -8,8 +8,8 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.book import DEAD_LETTERS, Message
-from tests.faults.invariants import answers, events, money
-from tests.faults.specimen import OTHER_SECRET, in_order, post
+from tests.faults.invariants import answers, documents, events, money
+from tests.faults.specimen import BILL, OTHER_SECRET, in_order, post, read
 
 Break = Callable[[Any], object]
 """Spoils a book."""
@@ -128,6 +128,24 @@ BREAKS: dict[invariants.Invariant, dict[str, Break]] = {
         "not paid": on("invoices", 0, state="OPEN"),
         "paid too early": on("payments", 1, state="AUTHORIZED"),
         "unknown": on("invoices", 0, state="OPEN", payment_id=None),
+    },
+    documents.every_upload_that_was_answered_is_a_document_once: {
+        "lost": lambda book: book.documents.pop(),
+        "from nowhere": lambda book: book.documents.append(book.documents[1] | {"id": "eve"}),
+        "two keys": lambda book: book.wishes.extend([one for one in book.wishes if one.file == BILL]),
+        "another file": on("documents", 1, sha256=""),
+        "somebody else's": on("documents", 1, owner_id="eve"),
+    },
+    documents.every_document_is_read: {
+        "waits for ever": on("documents", 1, state="PENDING"),
+        "rejected": on("documents", 1, state="REJECTED"),
+        "not told": lambda book: book.streams["document"].pop(),
+        "another order": lambda book: book.streams["document"].append(read("bill", "ada", 1)),
+    },
+    documents.owners_are_told_of_their_documents_once: {
+        "not told": lambda book: book.notifications.pop(),
+        "twice": lambda book: book.notifications.append(book.notifications[-1]),
+        "a stranger": lambda book: book.notifications[-1].update(user_id="eve"),
     },
     events.nothing_is_in_the_dead_letters: {
         "a letter": lambda book: book.streams[DEAD_LETTERS].append(Message("deadletter.notification", "", b"")),

@@ -1,4 +1,4 @@
-"""Customers under fire: they pay, are paid, call off and give back without a pause, and ask again when unsure."""
+"""Customers under fire: they pay, are paid, call off, give back and upload, and ask again when unsure."""
 
 import secrets
 from collections import deque
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from tests.edge.people import People, Person
+from tests.edge.people import People, Person, scan
 from tests.faults.book import Subscription
-from tests.faults.log import CHANCE, Log, Wish, deposit, money, pay
+from tests.faults.log import CHANCE, Log, Wish, deposit, money, pay, upload
 from tests.traffic.receiver import Post
 
 START_CENTS = 10**10
@@ -67,6 +67,7 @@ class Customer:
             (self._call_off, 2),
             (self._be_refunded, 3),
             (self._be_invoiced, 2),
+            (self._prove_address, 1),
         ]
         choices = [deed for deed, weight in deeds for _ in range(weight)]
         while not until.is_set():
@@ -121,6 +122,12 @@ class Customer:
         else:
             path = f"invoices/{invoice_id}:pay"
             self._fulfil(self._log.wish("invoice payment", self._person, path, {}, cents=cents))
+
+    def _prove_address(self) -> None:
+        """Uploads a bill, which is read at nobody's request, and has it read again now and then."""
+        document = self._fulfil(upload(self._log, self._person, "PROOF_OF_ADDRESS", scan((210, 210)))).told()
+        if CHANCE.random() < 0.5:
+            self._fulfil(self._log.wish("verify", self._person, f"documents/{document['id']}:verify", {}, keyed=False))
 
     def _pay_much(self) -> str:
         wish = self._fulfil(pay(self._log, self._person, CHANCE.choice(self._others), LARGE_CENTS))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from services.runtime.postgres import POOL_SIZE
 from tests.faults.book import Book
-from tests.faults.invariants import answers, events, money
+from tests.faults.invariants import answers, documents, events, money
 
 LONGEST_TRANSACTION_SECONDS = 5.0
 """Of a service that has nothing to do."""
@@ -51,6 +51,9 @@ INVARIANTS: tuple[Invariant, ...] = (
     events.everybody_is_told_of_every_change_once,
     money.an_invoice_is_paid_when_its_payment_is_settled,
     events.every_event_of_a_subscriber_is_posted_under_one_id,
+    documents.every_upload_that_was_answered_is_a_document_once,
+    documents.every_document_is_read,
+    documents.owners_are_told_of_their_documents_once,
     events.nothing_is_in_the_dead_letters,
     nothing_is_left_behind,
 )
