@@ -12,7 +12,7 @@ import pytest
 
 from services.document.domain import DocumentNotFound
 from services.document.objects import LISTED_AT_ONCE, PART_BYTES, Objects, ObjectStoreUnavailable, open_objects
-from tests.integration.s3 import BUCKET, S3, running_s3
+from tests.s3 import BUCKET, S3, running_s3
 
 LARGE = secrets.token_bytes(2 * PART_BYTES + 3)
 
