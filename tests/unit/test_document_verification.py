@@ -37,7 +37,7 @@ def changed(lines: tuple[str, ...], line: int, place: int, character: str) -> tu
 
 def facts(kind: Kind, lines: tuple[str, ...], name: str = "Anna Maria Eriksson", born: date = BORN) -> Facts:
     inspection = Inspection(shorter_side=900, mrz=lines, mrz_found=True)
-    return Facts(kind, "image/png", inspection, Identity(name, born), TODAY)
+    return Facts(kind=kind, content_type="image/png", today=TODAY, inspection=inspection, identity=Identity(name, born))
 
 
 def problems(verdict: Verdict) -> dict[str, str]:

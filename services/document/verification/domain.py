@@ -35,15 +35,20 @@ class Identity:
     date_of_birth: date
 
 
-@dataclass(frozen=True, slots=True)
+_NOBODY = Identity("", date.min)
+_NOT_OPENED = Inspection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that the checks look at."""
 
     kind: Kind
     content_type: str
-    inspection: Inspection
-    identity: Identity
     today: date
+    inspection: Inspection = _NOT_OPENED
+    identity: Identity = _NOBODY
+    """The owner's; of what proves no identity, and is not compared with one: nobody's."""
     of_another_user: bool = False
     """Whether another user has uploaded the same file before."""
     given_up: bool = False

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Identities(Protocol):
     """Who knows who users are."""
 
     async def identity(self, user_id: str) -> Identity:
-        """Returns who a user is. Raises Unavailable."""
+        """Returns who a user is. Raises Unavailable and NotFound."""
 
 
 class Verification:
@@ -96,20 +97,19 @@ class Verification:
 
     async def _find_out(self, claim: Claim) -> Facts:
         document = claim.document
-        identity = await self._identities.identity(document.owner_id)
-        given_up = claim.attempts > ATTEMPTS
-        inspection = Inspection()
-        if not given_up:
-            read = document.kind in IDENTITY_KINDS
-            inspection = await self._inspector.inspect(document.id, document.file.content_type, read=read)
-        return Facts(
+        facts = Facts(
             kind=document.kind,
             content_type=document.file.content_type,
-            inspection=inspection,
-            identity=identity,
             today=datetime.now(UTC).date(),
-            given_up=given_up,
+            given_up=claim.attempts > ATTEMPTS,
         )
+        if facts.given_up:
+            return facts
+        proves_identity = document.kind in IDENTITY_KINDS
+        if proves_identity:  # first: it is cheaper to learn that somebody is away
+            facts = replace(facts, identity=await self._identities.identity(document.owner_id))
+        inspection = await self._inspector.inspect(document.id, facts.content_type, read=proves_identity)
+        return replace(facts, inspection=inspection)
 
 
 def _backoff(attempts: int) -> timedelta:
