@@ -29,6 +29,9 @@ from services.runtime.revocations import Revocations
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 
+SLOW_READER_SECONDS = 20.0
+"""How long a stream waits for a client that does not read."""
+
 
 class Settings(ServerSettings, DatabaseSettings, BusSettings):
     """What the payment service needs to know."""
@@ -86,6 +89,7 @@ async def main(settings: Settings) -> None:
             background=background,
             ready=[database.ping],
             idempotency=idempotency.interceptor(database),
+            write_seconds=SLOW_READER_SECONDS,
             on_drain=hub.end,
         )
 

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from services.runtime.errors import (
     FieldViolation,
     InvalidRequest,
     PermissionDenied,
+    ResourceExhausted,
     Unauthenticated,
 )
 from services.runtime.log import failure
@@ -56,6 +58,18 @@ class DeadlinePassed(DeadlineExceeded):
     message = "It took too long: more than {seconds} s."
 
 
+class SlowReader(ResourceExhausted):
+    """The client did not take what a stream had for it."""
+
+    message = "The client did not read for {seconds} s."
+
+
+WRITE_SECONDS = 60.0
+"""How long a message of a stream may wait for its client, unless a server says otherwise."""
+_TELL_SECONDS = 1.0
+"""How long an error may wait for a client that does not read."""
+
+
 class Call:
     """One RPC on its way through the layers."""
 
@@ -80,6 +94,12 @@ async def errors(call: Call, proceed: Proceed) -> Message | None:
     """Turns whatever is raised into a status in the one shape. An unexpected error says nothing of itself."""
     try:
         return await proceed(call)
+    except SlowReader as error:
+        try:
+            async with asyncio.timeout(_TELL_SECONDS):
+                await status.abort(call.context, error)
+        except TimeoutError:  # nor does it read this, and gRPC cannot take back what waits
+            raise asyncio.CancelledError from error
     except Exception as error:  # the last resort of every call
         await status.abort(call.context, error)
 
@@ -89,6 +109,7 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
     trace.begin(call.metadata.get("traceparent"))
     started = time.perf_counter()
     outcome, why = "OK", {}
+    user, request_id = call.metadata.get("x-user-id", ""), call.metadata.get("x-request-id", "")
     try:
         return await proceed(call)
     except asyncio.CancelledError:
@@ -108,8 +129,8 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
             rpc=call.method.rpc,
             outcome=outcome,
             ms=round((time.perf_counter() - started) * 1000, 2),
-            user=call.metadata.get("x-user-id", ""),
-            request_id=call.metadata.get("x-request-id", ""),
+            user=user,
+            request_id=request_id,
             **why,
         )
 
@@ -126,9 +147,14 @@ async def identity(call: Call, proceed: Proceed) -> Message | None:
             raise RpcNotGranted(rpc=method.rpc)
         if method.access == "token" and not user_id:
             raise NotLoggedIn
-    roles = frozenset(metadata.get("x-user-roles", "").split(","))
+    roles = _roles(metadata.get("x-user-roles", ""))
     caller.set_current(Caller(user_id, roles, metadata.get("x-user-session", ""), peer))
     return await proceed(call)
+
+
+@lru_cache(64)
+def _roles(text: str) -> frozenset[str]:
+    return frozenset(text.split(","))
 
 
 async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
@@ -204,9 +230,12 @@ def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 class Interceptors(AsyncServerInterceptor):
     """Passes each call through the layers to its handler."""
 
-    def __init__(self, methods: Mapping[str, Method], layers: Sequence[Layer]) -> None:
+    def __init__(
+        self, methods: Mapping[str, Method], layers: Sequence[Layer], write_seconds: float = WRITE_SECONDS
+    ) -> None:
         self._methods = methods
         self._layers = layers
+        self._write_seconds = write_seconds
         self._handlers: dict[str, Any] = {}
         self._chains: dict[str, Proceed] = {}
 
@@ -224,8 +253,19 @@ class Interceptors(AsyncServerInterceptor):
             async def lenient(_: grpc.HandlerCallDetails) -> Any:
                 return handler._replace(request_deserializer=_lenient(handler.request_deserializer))
 
-            self._handlers[details.method] = await super().intercept_service(lenient, details)  # type: ignore[no-untyped-call]
+            wrapped = await super().intercept_service(lenient, details)  # type: ignore[no-untyped-call]
+            if wrapped.unary_stream:
+                wrapped = wrapped._replace(unary_stream=self._writing(handler.unary_stream, details.method))
+            self._handlers[details.method] = wrapped
         return self._handlers[details.method]
+
+    def _writing(self, handler: Callable[..., Any], name: str) -> Callable[..., Awaitable[None]]:
+        """Calls a handler as one that writes by itself, which takes gRPC less memory than one that yields."""
+
+        async def written(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await self.intercept(handler, request, context, name)
+
+        return written
 
     async def intercept(
         self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext[Any, Any], method_name: str
@@ -234,7 +274,7 @@ class Interceptors(AsyncServerInterceptor):
         contract = self._methods[method_name]
         chain = self._chains.get(method_name)
         if chain is None:
-            chain = _stream(method) if contract.server_streaming else _unary(method)
+            chain = _stream(method, self._write_seconds) if contract.server_streaming else _unary(method)
             for layer in reversed(self._layers):
                 chain = _around(layer, chain)
             self._chains[method_name] = chain
@@ -252,10 +292,17 @@ def _unary(handler: Callable[..., Awaitable[Message]]) -> Proceed:
     return answer
 
 
-def _stream(handler: Callable[..., AsyncGenerator[Message]]) -> Proceed:
+def _stream(handler: Callable[..., AsyncGenerator[Message]], write_seconds: float) -> Proceed:
     async def write(call: Call) -> None:
+        call.metadata = {}  # it may take an hour, and nobody asks any more
         async with aclosing(handler(call.request, call.context)) as messages:
             async for message in messages:
-                await call.context.write(message)
+                try:
+                    async with asyncio.timeout(write_seconds) as limit:
+                        await call.context.write(message)
+                except TimeoutError as error:
+                    if not limit.expired():
+                        raise
+                    raise SlowReader(seconds=write_seconds) from error
 
     return write

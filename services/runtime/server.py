@@ -54,10 +54,18 @@ def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
 
 
 def build(
-    methods: Mapping[str, Method], register: Sequence[Register], idempotency: Layer | None = None
+    methods: Mapping[str, Method],
+    register: Sequence[Register],
+    idempotency: Layer | None = None,
+    options: Sequence[tuple[str, int]] = (),
+    write_seconds: float = interceptors.WRITE_SECONDS,
 ) -> grpc.aio.Server:
-    """Returns a server with these servicers behind the interceptors, not yet listening."""
-    server = grpc.aio.server(interceptors=[Interceptors(methods, layers(idempotency))], options=OPTIONS)
+    """Returns a server with these servicers behind the interceptors, not yet listening.
+
+    `options` are gRPC's. `write_seconds` is how long a message of a stream may wait for its client.
+    """
+    intercepting = Interceptors(methods, layers(idempotency), write_seconds)
+    server = grpc.aio.server(interceptors=[intercepting], options=(*OPTIONS, *options))
     for servicer in register:
         servicer(server)
     return server
@@ -71,13 +79,16 @@ async def serve(
     background: Sequence[Coroutine[Any, Any, None]] = (),
     ready: Sequence[Check] = (),
     idempotency: Layer | None = None,
+    options: Sequence[tuple[str, int]] = (),
+    write_seconds: float = interceptors.WRITE_SECONDS,
     on_drain: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises.
 
-    `on_drain` ends what would not end by itself: streams.
+    `on_drain` ends what would not end by itself: streams. `options` are gRPC's, beside OPTIONS; `write_seconds` as in
+    `build`.
     """
-    server = build(contract.load(settings.contract), register, idempotency)
+    server = build(contract.load(settings.contract), register, idempotency, options, write_seconds)
     await run(name, server, settings, background=background, ready=ready, on_drain=on_drain)
 
 

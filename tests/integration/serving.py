@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from services.runtime import contract, server
 from services.runtime.contract import Method
-from services.runtime.interceptors import Layer
+from services.runtime.interceptors import WRITE_SECONDS, Layer
 from services.runtime.server import Register
 from services.runtime.status import DETAILS
 from services.runtime.tls import Identity
@@ -31,9 +31,10 @@ async def serving(
     name: str,
     idempotency: Layer | None = None,
     methods: Mapping[str, Method] = METHODS,
+    write_seconds: float = WRITE_SECONDS,
 ) -> AsyncIterator[int]:
     """Serves on a free port, which it yields, with the certificate of the named process."""
-    built = server.build(methods, register, idempotency)
+    built = server.build(methods, register, idempotency, write_seconds=write_seconds)
     port = built.add_secure_port("127.0.0.1:0", identity(certificates, name).server())
     await built.start()
     try:

@@ -2,8 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
 
@@ -75,15 +73,14 @@ class Places:
         self._limit = limit
         self._taken: Counter[str] = Counter()
 
-    @contextmanager
-    def taken(self, user_id: str) -> Iterator[None]:
-        """Takes one for as long as a stream is open. Raises TooManyStreams."""
+    def take(self, user_id: str) -> None:
+        """Takes one, until it is given back. Raises TooManyStreams."""
         if self._taken[user_id] >= self._limit:
             raise TooManyStreams(limit=self._limit)
         self._taken[user_id] += 1
-        try:
-            yield
-        finally:
-            self._taken[user_id] -= 1
-            if not self._taken[user_id]:
-                del self._taken[user_id]
+
+    def give_back(self, user_id: str) -> None:
+        """Gives one back."""
+        self._taken[user_id] -= 1
+        if not self._taken[user_id]:
+            del self._taken[user_id]

@@ -5,8 +5,7 @@ watcher keeps the position that it has come to and nothing else; what is new is 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from payment.v1 import payment_pb2
@@ -23,7 +22,7 @@ HEARTBEAT_SECONDS = 15.0
 LOOK_SECONDS = 3.0
 """The longest delay of a change while NATS is away."""
 ENDING_SECONDS = 2.0
-"""How long before its deadline a stream ends, so that it is not cut."""
+"""How long before its deadline a stream ends at the latest, so that it is not cut."""
 TAIL = 64
 """How many events of a topic are at hand. Who is further behind reads pages of the database."""
 PAGE = 200
@@ -57,9 +56,11 @@ class Hub:
         self._to_read: set[Topic] = set()
         self._wake = asyncio.Event()
         self._look_at = 0.0
-        self._beats: list[set[Watcher]] = [set() for _ in range(_BEATS)]
+        self._beats: list[list[Watcher]] = [[] for _ in range(_BEATS)]
         self._next_beat = 0
         self._ending = False
+        self.watchers = 0
+        """How many there are."""
 
     async def run(self) -> None:
         """Follows the changes that any replica makes, for ever."""
@@ -76,40 +77,33 @@ class Hub:
         for number, watcher in enumerate(watchers):
             asyncio.get_running_loop().call_later(number * pause, watcher.end, StreamEnded)
 
-    @property
-    def watchers(self) -> int:
-        """How many watch."""
-        return sum(map(len, self._beats))
+    def open(self, topic: Topic, after: int, latest: int) -> "Watcher":
+        """Lets somebody watch what comes after a position, until it is closed.
 
-    @contextmanager
-    def watching(self, topic: Topic, after: int, latest: int) -> Iterator["Watcher"]:
-        """Lets somebody watch what comes after a position. `latest` is, or just was, that of the topic's last event."""
+        `latest` is, or just was, the position of the topic's last event.
+        """
         shared = self._topics.get(topic)
         if shared is None:
             shared = self._topics[topic] = _Topic(topic, max(after, latest - TAIL))
             self._look(topic)  # since `latest` was read nobody heard of what came
         watcher = Watcher(shared, self._events, after)
-        beat = self._beats[self._next_beat]
-        self._next_beat = (self._next_beat + 1) % _BEATS
         shared.watchers.add(watcher)
-        beat.add(watcher)
-        remaining = deadline.remaining()
-        ending = None
+        self._beats[self._next_beat].append(watcher)
+        self._next_beat = (self._next_beat + 1) % _BEATS
+        self.watchers += 1
         if self._ending:
             watcher.end(StreamEnded)
-        elif remaining is not None:
-            loop = asyncio.get_running_loop()
-            ending = loop.call_later(max(remaining - ENDING_SECONDS, 0), watcher.end, StreamEnded)
-        try:
-            yield watcher
-        finally:
-            if ending:
-                ending.cancel()
-            beat.discard(watcher)
-            shared.watchers.discard(watcher)
-            if not shared.watchers:
-                del self._topics[topic]
-                self._to_read.discard(topic)
+        return watcher
+
+    def close(self, watcher: "Watcher") -> None:
+        """Ends what `open` began."""
+        watcher.closed = True
+        self.watchers -= 1
+        shared = watcher.topic
+        shared.watchers.discard(watcher)
+        if not shared.watchers:
+            del self._topics[shared.name]
+            self._to_read.discard(shared.name)
 
     def _heard(self, subject: str, payload: bytes) -> None:
         if not self._topics:
@@ -153,8 +147,9 @@ class Hub:
         while True:
             await asyncio.sleep(self._heartbeat_seconds / _BEATS)
             number = (number + 1) % _BEATS
+            self._beats[number] = [watcher for watcher in self._beats[number] if not watcher.closed]
             for watcher in self._beats[number]:
-                watcher.beat()
+                watcher.beat(self._heartbeat_seconds)
 
 
 class _Topic:
@@ -203,23 +198,30 @@ class _Topic:
 class Watcher:
     """One stream: where it is, and what it waits for."""
 
-    __slots__ = ("_beaten", "_ended", "_events", "_position", "_topic", "_waiting")
+    __slots__ = ("_beaten", "_end_at", "_ended", "_events", "_position", "_waiting", "closed", "finished", "topic")
 
     def __init__(self, topic: _Topic, events: Events, position: int) -> None:
-        self._topic = topic
+        self.topic = topic
+        self.closed = False
+        self.finished = False
+        """Whether the last event was the last there can be."""
         self._events = events
         self._position = position
         self._waiting: asyncio.Future[None] | None = None
         self._beaten = False
         self._ended: Callable[[], Error] | None = None
+        remaining = deadline.remaining()
+        self._end_at = None if remaining is None else asyncio.get_running_loop().time() + remaining - ENDING_SECONDS
 
     def end(self, why: Callable[[], Error]) -> None:
-        """Ends the stream: its reader is raised this."""
+        """Ends the stream: whoever reads it is raised this."""
         self._ended = self._ended or why
         self.wake()
 
-    def beat(self) -> None:
-        """Makes it time for a heartbeat."""
+    def beat(self, until_next: float) -> None:
+        """Makes it time for a heartbeat, or for the end, where its deadline comes before the next."""
+        if self._end_at is not None and asyncio.get_running_loop().time() + until_next > self._end_at:
+            self.end(StreamEnded)
         self._beaten = True
         self.wake()
 
@@ -228,32 +230,33 @@ class Watcher:
         if self._waiting and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def events(self) -> AsyncGenerator[Event | None]:
-        """Yields what comes, in order, and None as a heartbeat. Ends after the last event of a payment that is final.
+    async def more(self) -> Sequence[Event]:
+        """Waits for the next events, and returns them in their order; none of them is a heartbeat.
 
         Raises what the stream is ended with, and DatabaseUnavailable.
         """
         while True:
             if self._ended:
                 raise self._ended()
-            events = self._topic.after(self._position)
+            events = self.topic.after(self._position)
             if events is None:
                 events = await self._page()
-            for event in events:
-                yield event
-                self._position = event.position
             if events:
-                if self._topic.name.kind is Kind.PAYMENT and events[-1].change.state.terminal and len(events) < PAGE:
-                    return
-            elif self._beaten:
+                last = events[-1]
+                self._position = last.position
+                self.finished = self._is_final(last) and len(events) < PAGE
+                return events
+            if self._beaten:
                 self._beaten = False
-                yield None
-            else:
-                self._waiting = asyncio.get_running_loop().create_future()
-                await self._waiting
-                self._waiting = None
+                return ()
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+            self._waiting = None
+
+    def _is_final(self, event: Event) -> bool:
+        return self.topic.name.kind is Kind.PAYMENT and event.change.state.terminal
 
     async def _page(self) -> Sequence[Event]:
-        topic = self._topic.name
+        topic = self.topic.name
         found = await self._events.after(topic.kind, {topic.id: self._position}, PAGE)
         return found.get(topic, ())

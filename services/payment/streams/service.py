@@ -1,9 +1,8 @@
 """The streaming RPCs of payments: one generator, whichever protocol it leaves in."""
 
 import random
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
@@ -20,6 +19,7 @@ from services.runtime.log import failure
 from services.runtime.revocations import Revocations, SessionEnded
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Bodies: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody]
 
 BEAT = sse.comment("still here")
 END = sse.event("end", "{}")
@@ -39,33 +39,13 @@ class StreamService:
         self._revocations = revocations
         self._places = Places(streams_per_user)
 
-    async def stream_payment_status(
-        self, request: payment_pb2.StreamPaymentStatusRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
+    def stream_payment_status(self, request: payment_pb2.StreamPaymentStatusRequest, context: Context) -> Bodies:
         """Tells browsers what becomes of one payment."""
-        self._require_session()
-        payment = await self._visibility.payment(request.payment_id, "officer")
-        after = position_after(_last_event_id(context), request.after_sequence, payment.sequence)
-        if payment.state.terminal and after == payment.sequence:
-            await context.send_initial_metadata((("x-http-code", "204"),))
-            return
-        with self._watching(Topic(Kind.PAYMENT, payment.id), after, payment.sequence) as watcher:
-            async with aclosing(self._told(watcher)) as bodies:
-                async for body in bodies:
-                    yield body
+        return self._bodies(self._status(request, context))
 
-    async def stream_payments(
-        self, request: payment_pb2.StreamPaymentsRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody]:
+    def stream_payments(self, request: payment_pb2.StreamPaymentsRequest, context: Context) -> Bodies:
         """Tells browsers what becomes of all payments of the caller."""
-        self._require_session()
-        user_id = caller.current().user_id
-        latest = await self._events.latest_of_user(user_id)
-        after = position_after(_last_event_id(context), request.after_sequence, latest)
-        with self._watching(Topic(Kind.USER, user_id), after, latest) as watcher:
-            async with aclosing(self._told(watcher)) as bodies:
-                async for body in bodies:
-                    yield body
+        return self._bodies(self._payments(request, context))
 
     async def watch_payment(
         self, request: payment_pb2.WatchPaymentRequest, _: Context
@@ -76,39 +56,85 @@ class StreamService:
         after = position_after("", request.after_sequence, payment.sequence)
         if payment.state.terminal and after == payment.sequence:
             return
-        with self._watching(Topic(Kind.PAYMENT, payment.id), after, payment.sequence) as watcher:
-            async with aclosing(watcher.events()) as events:
-                async for event in events:
-                    if event is not None:
-                        yield event.message
-
-    def _require_session(self) -> None:
-        self._revocations.require_open(caller.current().session_id)
-
-    @contextmanager
-    def _watching(self, topic: Topic, after: int, latest: int) -> Iterator[Watcher]:
-        """Opens a stream of the caller's. Raises TooManyStreams."""
-        who = caller.current()
-        with self._places.taken(who.user_id), self._hub.watching(topic, after, latest) as watcher:
-            unwatch = self._revocations.watch(who.session_id, lambda: watcher.end(SessionEnded))
-            try:
-                yield watcher
-            finally:
-                unwatch()
-
-    async def _told(self, watcher: Watcher) -> AsyncGenerator[httpbody_pb2.HttpBody]:
-        """Yields what a browser is told. What goes wrong midway, when HTTP has no other way left, is an event, too."""
-        yield sse.retry(random.uniform(0.5, 1.5 + self._hub.watchers / 1000))  # noqa: S311  # all may come back at once
+        stream = self._open(Asked(Topic(Kind.PAYMENT, payment.id), after, payment.sequence))
         try:
-            async with aclosing(watcher.events()) as events:
-                async for event in events:
-                    yield event.text if event else BEAT
+            while not stream.watcher.finished:
+                for event in await stream.watcher.more():
+                    yield event.message
+        finally:
+            stream.close()
+
+    async def _status(self, request: payment_pb2.StreamPaymentStatusRequest, context: Context) -> "Asked | None":
+        self._require_session()
+        payment = await self._visibility.payment(request.payment_id, "officer")
+        after = position_after(_last_event_id(context), request.after_sequence, payment.sequence)
+        if payment.state.terminal and after == payment.sequence:
+            await context.send_initial_metadata((("x-http-code", "204"),))
+            return None
+        return Asked(Topic(Kind.PAYMENT, payment.id), after, payment.sequence)
+
+    async def _payments(self, request: payment_pb2.StreamPaymentsRequest, context: Context) -> "Asked":
+        self._require_session()
+        user_id = caller.current().user_id
+        latest = await self._events.latest_of_user(user_id)
+        after = position_after(_last_event_id(context), request.after_sequence, latest)
+        return Asked(Topic(Kind.USER, user_id), after, latest)
+
+    async def _bodies(self, asking: Awaitable["Asked | None"]) -> Bodies:
+        """Yields what a browser is told. What goes wrong midway, when HTTP has no other way left, is an event, too."""
+        asked = await asking
+        if asked is None:
+            return
+        stream = self._open(asked)
+        try:
+            yield sse.retry(random.uniform(0.5, 1.5 + self._hub.watchers / 1000))  # noqa: S311  # for all may be cut at once
+            while not stream.watcher.finished:
+                events = await stream.watcher.more()
+                for event in events:
+                    yield event.text
+                if not events:
+                    yield BEAT
             yield END
         except StreamEnded as error:
             yield sse.retry(error.retry_after)
         except Exception as error:  # the client could not tell a cut stream from a finished one
-            _log.warning("stream failed", **failure(error))
+            _log.warning("stream failed", topic=asked.topic.id, **failure(error))
             yield sse.event("error", sse.json(status.to_proto(status.told(error))))
+        finally:
+            stream.close()
+
+    def _require_session(self) -> None:
+        self._revocations.require_open(caller.current().session_id)
+
+    def _open(self, asked: "Asked") -> "Stream":
+        """Opens a stream of the caller's. Raises TooManyStreams."""
+        who = caller.current()
+        self._places.take(who.user_id)
+        watcher = self._hub.open(*asked)
+        unwatch = self._revocations.watch(who.session_id, lambda: watcher.end(SessionEnded))
+
+        def close() -> None:
+            unwatch()
+            self._hub.close(watcher)
+            self._places.give_back(who.user_id)
+
+        return Stream(watcher, close)
+
+
+class Asked(NamedTuple):
+    """What somebody wants to watch, and from where on."""
+
+    topic: Topic
+    after: int
+    latest: int
+    """The position of the topic's last event."""
+
+
+class Stream(NamedTuple):
+    """A stream that is open, and what closes it."""
+
+    watcher: Watcher
+    close: Callable[[], None]
 
 
 def _last_event_id(context: Context) -> str:
