@@ -24,8 +24,13 @@ _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
-# For what is safe to execute twice. It adds to the cluster's retry_policy.
+# For what is safe to execute twice. These add to the cluster's retry_policy.
 _RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
+# For streams that a browser opens: its EventSource takes a 503 for the end, so the edge waits some 10 s for a replica.
+_WAIT_FOR_A_REPLICA = {"header": {"key": "x-envoy-max-retries", "value": "25"}}
+# Bytes of a client stream that are kept until a replica has taken the call, to be sent again to another: more than
+# comes before flow control stops the client.
+_KEPT_FOR_RETRY = 512 * 1024
 
 
 class TemplateError(Exception):
@@ -88,11 +93,16 @@ def _grpc_route(method: Method) -> Route:
         action["idle_timeout"] = f"{method.deadline + _EDGE_GRACE:g}s"
     elif method.server_streaming and method.response_type != "google.api.HttpBody":
         action["idle_timeout"] = last  # typed messages leave no room for heartbeats
+    retries = [
+        *([_RETRY_WHAT_WAS_LOST] if method.safe_to_retry else []),
+        *([_WAIT_FOR_A_REPLICA] if method.query_token else []),
+    ]
     return {
         "name": method.rpc,
         "match": {"path": method.rpc, "headers": [_IS_GRPC]},
         "route": action,
-        "request_headers_to_add": [_RETRY_WHAT_WAS_LOST] if method.safe_to_retry else [],
+        **({"request_body_buffer_limit": _KEPT_FOR_RETRY} if method.client_streaming else {}),
+        "request_headers_to_add": retries,
         "typed_per_filter_config": _filters(method),
     }
 

@@ -133,3 +133,14 @@ def test_only_a_client_stream_may_send_more_than_a_message() -> None:
         if "route" in route
     ]
     assert limits == [True, False, False, True]  # REST, the fixed path first, then gRPC
+
+
+def test_what_is_kept_of_a_client_stream_to_be_sent_again_is_limited() -> None:
+    assert grpc_route(UPLOAD)["request_body_buffer_limit"] == 512 * 1024
+    assert "request_body_buffer_limit" not in grpc_route(GET)
+
+
+def test_only_a_stream_that_a_browser_opens_waits_for_a_replica() -> None:
+    wait = {"header": {"key": "x-envoy-max-retries", "value": "25"}}
+    assert wait in grpc_route(replace(GET, server_streaming=True, query_token=True))["request_headers_to_add"]
+    assert wait not in grpc_route(GET)["request_headers_to_add"]

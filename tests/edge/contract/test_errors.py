@@ -71,6 +71,12 @@ def test_a_json_body_over_a_mebibyte_is_too_large(edge: Edge, backend: Backend, 
     assert backend.calls == []
 
 
+def test_a_json_body_under_a_mebibyte_is_not(client: httpx.Client, backend: Backend) -> None:
+    response = client.post("/api/v1/payments", content=b'{"payeeId": "' + b"x" * 1_040_000 + b'"}', headers=JSON)
+    assert response.status_code == 200
+    assert len(backend.calls[0].messages[0].payee_id) == 1_040_000  # type: ignore[attr-defined]
+
+
 def test_an_upload_may_be_larger(client: httpx.Client, backend: Backend) -> None:
     response = client.post("/api/v1/documents/upload", content=LARGE, headers=AUTHORIZED)
     assert response.status_code == 200

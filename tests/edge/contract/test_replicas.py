@@ -1,6 +1,7 @@
 """A service at several addresses: one that cannot be reached costs no request."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 from scripts.stack import ports
 from services.runtime.contract import Method
 from tests.edge.contract.backend import Backend, serving
-from tests.edge.contract.edge import AUTHORIZED, running, server_ports
+from tests.edge.contract.edge import AUTHORIZED, CONTRACT, running, server_ports
 from tests.waiting import wait_until
 
 
@@ -52,3 +53,23 @@ def test_a_call_that_a_server_drops_as_it_stops_is_made_again(backend: Backend, 
             "/api/v1/payments", json={"payeeId": "usr_2"}, headers={**AUTHORIZED, "idempotency-key": "1"}
         )
     assert made.status_code == 200
+
+
+def test_a_stream_waits_for_a_service_that_starts_anew_and_another_call_does_not(
+    methods: Mapping[str, Method], certificates: Path, tmp_path: Path
+) -> None:
+    services = server_ports(methods)
+    backend = Backend(CONTRACT, methods)
+    authz = {"authz": services["authz"]}
+    stream = "/api/v1/payments/pay_1/status"
+    with (
+        serving(backend, certificates, authz),
+        running(tmp_path, certificates, services) as edge,
+        ThreadPoolExecutor() as pool,
+        httpx.Client(base_url=edge.url, headers=AUTHORIZED, timeout=20) as client,
+    ):
+        assert client.get("/api/v1/payments").status_code == 503
+        waiting = pool.submit(client.get, stream)
+        wait_until(lambda: edge.stat("cluster.payment.upstream_rq_retry") > 5, "the stream is not tried again")
+        with serving(backend, certificates, {"payment": services["payment"]}):
+            assert waiting.result().status_code == 200
