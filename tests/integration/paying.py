@@ -33,6 +33,7 @@ from services.payment.visibility import Visibility
 from services.runtime import idempotency
 from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
+from services.runtime.interceptors import WRITE_SECONDS
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.runtime.revocations import Revocations
@@ -87,6 +88,8 @@ class House:
     compliance: FakeCompliance = field(default_factory=FakeCompliance)
     documents: FakeDocuments = field(default_factory=FakeDocuments)
     settling: asyncio.Task[None] | None = None
+    hub: Hub = field(init=False)
+    revocations: Revocations = field(init=False)
 
     def kind_neighbours(self) -> None:
         """Makes the neighbours as they are in the beginning."""
@@ -185,8 +188,15 @@ def euros(units: int, nanos: int = 0) -> MoneyProto:
 
 
 @asynccontextmanager
-async def open_house(database_url: str, nats_url: str, certificates: Path) -> AsyncIterator[House]:
-    """Serves, relays and settles."""
+async def open_house(
+    database_url: str,
+    nats_url: str,
+    certificates: Path,
+    *,
+    streams_per_user: int = 100,
+    write_seconds: float = WRITE_SECONDS,
+) -> AsyncIterator[House]:
+    """Serves, relays and settles. Two of one database are two replicas."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))
         bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "payment")))
@@ -195,6 +205,7 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         events, visibility, revocations = Events(database), Visibility(payments), Revocations(bus)
         hub = Hub(events, bus)
         made = House(edge=None, database=database, bus=bus, payments=payments)  # type: ignore[arg-type]  # set below
+        made.hub, made.revocations = hub, revocations
         authorization = Authorization(
             made.users,
             made.compliance,
@@ -204,7 +215,7 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
             settlement_delay=timedelta(milliseconds=50),
             review_expire=timedelta(days=7),
         )
-        streams = StreamService(visibility, events, hub, revocations, streams_per_user=100)
+        streams = StreamService(visibility, events, hub, revocations, streams_per_user)
         payment_service = PaymentService(authorization, payments, visibility, streams)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
@@ -215,7 +226,9 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
             ),
         ]
         layer = idempotency.interceptor(database)
-        port = await stack.enter_async_context(serving(register, certificates, "payment", layer))
+        port = await stack.enter_async_context(
+            serving(register, certificates, "payment", layer, write_seconds=write_seconds)
+        )
         made.edge = As(port, certificates, "payment")
         stack.push_async_callback(made.edge.close)
         background = [

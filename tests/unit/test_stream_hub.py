@@ -1,0 +1,292 @@
+"""The hub of status streams, over events that a test makes up."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money as MoneyProto
+from payment.v1 import payment_pb2
+
+from services.payment.domain import Change, State
+from services.payment.ledger.domain import Money
+from services.payment.streams.domain import Kind, StreamEnded, Topic
+from services.payment.streams.events import Event
+from services.payment.streams.hub import PAGE, TAIL, Hub, Watcher
+from services.runtime import deadline
+from services.runtime.postgres import DatabaseUnavailable
+
+PAYMENT = Topic(Kind.PAYMENT, "pay_1")
+PAYER = Topic(Kind.USER, "usr_1")
+SECONDS = 10
+
+
+class FakeEvents:
+    """What is committed, and how often it was read."""
+
+    def __init__(self) -> None:
+        self.committed: dict[Topic, list[Event]] = {}
+        self.reads: Counter[Kind] = Counter()
+        self.rows = 0
+        self.away = False
+
+    def commit(self, topic: Topic, state: State = State.AUTHORIZED) -> Event:
+        events = self.committed.setdefault(topic, [])
+        position = len(events) + 1
+        euro = Money("EUR", 1)
+        change = Change("pay_1", "usr_1", "usr_2", euro, "", position, state, "", euro, datetime.now(UTC))
+        events.append(Event(position, change))
+        return events[-1]
+
+    async def after(self, kind: Kind, positions: Mapping[str, int], limit: int) -> Mapping[Topic, Sequence[Event]]:
+        self.reads[kind] += 1
+        await asyncio.sleep(0)
+        if self.away:
+            raise DatabaseUnavailable
+        topics = {Topic(kind, name): after for name, after in positions.items()}
+        found = {topic: self.committed.get(topic, [])[after : after + limit] for topic, after in topics.items()}
+        self.rows += sum(map(len, found.values()))
+        return {topic: events for topic, events in found.items() if events}
+
+
+class FakeBus:
+    """Tells what a test tells it."""
+
+    def __init__(self) -> None:
+        self.heard: Callable[[str, bytes], None] = lambda _, __: None
+
+    async def listen(self, _: str, heard: Callable[[str, bytes], None]) -> None:
+        self.heard = heard
+
+    def tell(self, payment_id: str = "pay_1", payer_id: str = "usr_1", payee_id: str = "usr_2") -> None:
+        event = payment_pb2.PaymentEvent(
+            payment_id=payment_id,
+            sequence=1,
+            state=payment_pb2.Payment.AUTHORIZED,
+            payer_id=payer_id,
+            payee_id=payee_id,
+            amount=MoneyProto(currency_code="EUR"),
+            create_time=Timestamp(),
+        )
+        self.heard(f"payment.{payment_id}", event.SerializeToString())
+
+
+@asynccontextmanager
+async def running(events: FakeEvents, bus: FakeBus, **seconds: float) -> AsyncIterator[Hub]:
+    long = {"look_seconds": 1000.0, "heartbeat_seconds": 1000.0}
+    hub = Hub(events, bus, **{**long, **seconds})  # type: ignore[arg-type]  # hand-written fakes
+    task = asyncio.create_task(hub.run())
+    await asyncio.sleep(0)
+    try:
+        yield hub
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def seen(watcher: Watcher, number: int) -> list[int]:
+    """The positions of the next so many events."""
+    positions: list[int] = []
+    async with asyncio.timeout(SECONDS):
+        while len(positions) < number:
+            positions += [event.position for event in await watcher.more()]
+    return positions
+
+
+async def test_however_many_watch_the_database_is_asked_once() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus) as hub:
+        watchers = [hub.open(PAYMENT, 0, 0) for _ in range(500)]
+        reading = [asyncio.create_task(watcher.more()) for watcher in watchers]
+        await asyncio.sleep(0.05)
+        events.reads.clear()
+        events.commit(PAYMENT)
+        bus.tell()
+        got = await asyncio.gather(*reading)
+        assert {event.position for one in got for event in one} == {1}
+        assert len({id(event) for one in got for event in one}) == 1  # encoded once, too
+        assert events.reads == {Kind.PAYMENT: 1}
+
+
+async def test_many_wakes_at_once_are_one_look() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus) as hub:
+        watcher = hub.open(PAYER, 0, 0)
+        await asyncio.sleep(0.05)
+        events.reads.clear()
+        for _ in range(50):
+            events.commit(PAYER)
+            bus.tell()
+        assert await seen(watcher, 50) == list(range(1, 51))
+        assert events.reads == {Kind.USER: 1}
+
+
+async def test_what_nobody_watches_is_not_read() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus) as hub:
+        hub.close(hub.open(PAYMENT, 0, 0))
+        hub.open(Topic(Kind.PAYMENT, "pay_2"), 0, 0)
+        await asyncio.sleep(0.05)
+        events.reads.clear()
+        bus.tell()
+        await asyncio.sleep(0.05)
+        assert events.reads == {}
+
+
+async def test_without_a_word_from_the_bus_one_query_finds_what_is_new_for_all() -> None:
+    events = FakeEvents()
+    async with running(events, FakeBus(), look_seconds=0.2) as hub:
+        topics = [Topic(Kind.PAYMENT, f"pay_{number}") for number in range(100)]
+        watchers = [hub.open(topic, 0, 0) for topic in topics]
+        await asyncio.sleep(0.3)
+        for topic in topics:
+            events.commit(topic)
+        events.reads.clear()
+        assert [await seen(watcher, 1) for watcher in watchers] == [[1]] * 100
+        assert events.reads[Kind.PAYMENT] <= 2
+
+
+async def test_what_was_committed_between_the_question_for_the_last_position_and_the_watch_is_not_missed() -> None:
+    events = FakeEvents()
+    async with running(events, FakeBus()) as hub:
+        events.commit(PAYMENT)
+        assert await seen(hub.open(PAYMENT, 0, latest=0), 1) == [1]
+
+
+@pytest.mark.parametrize("after", [0, 1, TAIL, 3 * PAGE - 1])
+async def test_whoever_is_far_behind_reads_pages_and_then_what_all_read(after: int) -> None:
+    events, bus = FakeEvents(), FakeBus()
+    for _ in range(3 * PAGE):
+        events.commit(PAYER)
+    async with running(events, bus) as hub:
+        watcher = hub.open(PAYER, after, 3 * PAGE)
+        old = await seen(watcher, 3 * PAGE - after)
+        events.commit(PAYER)
+        bus.tell()
+        assert old + await seen(watcher, 1) == list(range(after + 1, 3 * PAGE + 2))
+        other = hub.open(PAYER, 3 * PAGE - 1, 3 * PAGE + 1)
+        rows = events.rows
+        assert await seen(other, 2) == [3 * PAGE, 3 * PAGE + 1]
+        assert events.rows == rows  # they were at hand
+
+
+async def test_a_watcher_that_is_slow_costs_the_others_nothing_and_misses_nothing() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus, look_seconds=0.1) as hub:
+        quick, slow = hub.open(PAYER, 0, 0), hub.open(PAYER, 0, 0)
+        for position in range(1, 10 * TAIL + 1):
+            events.commit(PAYER)
+            bus.tell()
+            assert await seen(quick, 1) == [position]
+        assert await seen(slow, 10 * TAIL) == list(range(1, 10 * TAIL + 1))
+
+
+async def test_events_are_at_hand_for_a_moment_only() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus, look_seconds=0.1) as hub:
+        watcher = hub.open(PAYER, 0, 0)
+        events.commit(PAYER)
+        bus.tell()
+        await seen(watcher, 1)
+        async with asyncio.timeout(SECONDS):
+            while watcher.topic.after(0):  # noqa: ASYNC110  # the hub tells nobody
+                await asyncio.sleep(0.01)
+        assert watcher.topic.after(0) is None
+        assert watcher.topic.after(1) == ()
+
+
+async def test_watchers_go_on_when_the_database_was_away() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    async with running(events, bus, look_seconds=0.2) as hub:
+        watcher = hub.open(PAYMENT, 0, 0)
+        await asyncio.sleep(0.05)
+        events.away = True
+        events.commit(PAYMENT)
+        bus.tell()
+        await asyncio.sleep(0.1)
+        events.away = False
+        assert await seen(watcher, 1) == [1]
+
+
+async def test_a_topic_that_is_left_and_found_again_while_it_is_read_has_no_gap() -> None:
+    events, bus = FakeEvents(), FakeBus()
+    for _ in range(5):
+        events.commit(PAYER)
+    async with running(events, bus, look_seconds=0.1) as hub:
+        first = hub.open(PAYER, 4, 5)
+        await asyncio.sleep(0)  # its topic is being read, from 4 on
+        hub.close(first)
+        assert await seen(hub.open(PAYER, 0, 5), 5) == [1, 2, 3, 4, 5]
+
+
+async def test_idle_streams_have_heartbeats_that_do_not_come_all_at_once() -> None:
+    async with running(FakeEvents(), FakeBus(), heartbeat_seconds=0.6) as hub:
+        loop = asyncio.get_running_loop()
+
+        async def beats(watcher: Watcher) -> list[float]:
+            times = []
+            for _ in range(2):
+                assert list(await watcher.more()) == []
+                times.append(loop.time())
+            return times
+
+        async with asyncio.timeout(SECONDS):
+            all_beats = await asyncio.gather(*(beats(hub.open(PAYMENT, 0, 0)) for _ in range(30)))
+        assert max(first for first, _ in all_beats) - min(first for first, _ in all_beats) > 0.2
+        assert all(0.3 < second - first < 5 for first, second in all_beats)
+
+
+async def test_a_payment_that_is_final_ends_its_stream_after_all_that_came_until_then() -> None:
+    events = FakeEvents()
+    for state in (State.AUTHORIZED, State.SETTLED, State.REFUNDED):
+        events.commit(PAYMENT, state)
+    async with running(events, FakeBus()) as hub:
+        watcher = hub.open(PAYMENT, 0, 3)
+        assert await seen(watcher, 3) == [1, 2, 3]
+        assert watcher.finished
+
+
+async def test_a_user_is_never_final() -> None:
+    events = FakeEvents()
+    events.commit(PAYER, State.SETTLED)
+    async with running(events, FakeBus()) as hub:
+        watcher = hub.open(PAYER, 0, 1)
+        await seen(watcher, 1)
+        assert not watcher.finished
+
+
+async def test_a_server_that_stops_ends_all_streams_one_after_the_other_and_takes_no_more() -> None:
+    async with running(FakeEvents(), FakeBus()) as hub:
+        loop = asyncio.get_running_loop()
+
+        async def ended(watcher: Watcher) -> float:
+            with pytest.raises(StreamEnded) as caught:
+                await watcher.more()
+            assert 0.1 <= (caught.value.retry_after or 0) <= 0.4
+            return loop.time()
+
+        waiting = [asyncio.create_task(ended(hub.open(PAYMENT, 0, 0))) for _ in range(200)]
+        await asyncio.sleep(0)
+        hub.end()
+        late = await ended(hub.open(PAYMENT, 0, 0))
+        async with asyncio.timeout(SECONDS):
+            times = await asyncio.gather(*waiting)
+        assert min(times) - late < 0.2 <= max(times) - min(times) < 4
+
+
+async def test_a_stream_ends_before_its_deadline_cuts_it() -> None:
+    async with running(FakeEvents(), FakeBus(), heartbeat_seconds=0.5) as hub:
+
+        async def watch(seconds: float) -> Any:
+            deadline.begin(seconds)
+            return await hub.open(PAYMENT, 0, 0).more()
+
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(StreamEnded):
+                await asyncio.create_task(watch(2.1))
+            assert await asyncio.create_task(watch(60)) == ()
