@@ -62,6 +62,13 @@ async def test_each_document_is_read_once_however_many_replicas_there_are(quiet:
     assert quiet.reader.read == {document.id: 1 for document in documents}
 
 
+async def test_a_user_with_many_documents_does_not_keep_others_waiting(quiet: House) -> None:
+    many = [await quiet.upload("usr_many") for _ in range(5)]
+    other = await quiet.upload("usr_other")
+    claims = [await quiet.archive.verifications.claim() for _ in range(3)]
+    assert [claim and claim.document.id for claim in claims] == [many[0].id, other.id, None]
+
+
 async def test_what_a_killed_replica_was_reading_is_read_by_another_when_its_lease_is_over(quiet: House) -> None:
     document = await quiet.upload()
     claim = await quiet.archive.verifications.claim()
@@ -128,14 +135,11 @@ async def test_while_something_is_away_documents_stay_pending_and_are_read_when_
         house.reader.sees = store_away
     document = await house.upload()
 
-    async def tried_again() -> bool:
+    async def tried_often() -> bool:
+        await house.try_again(document)
         return (house.registry.asked if who == "user" else house.reader.read[document.id]) > 2
 
-    async def is_waiting() -> bool:
-        await house.wait_no_longer(document)
-        return await tried_again()
-
-    await eventually(is_waiting, seconds=20)
+    await eventually(tried_often, seconds=20)
     assert (await house.archive.get(document)).state == Document.PENDING
     assert await house.failures(document) <= 1, "at most the attempt that goes on"
     house.registry.says, house.reader.sees = Registry().says, zone
@@ -227,7 +231,7 @@ async def test_a_user_service_that_cannot_say_it_now_is_asked_again(
     document = await quiet.upload()
 
     async def asked_often() -> bool:
-        await quiet.wait_no_longer(document)
+        await quiet.try_again(document)
         return user_service.asked > 3
 
     async with reading(quiet.archive, quiet.reader, users):

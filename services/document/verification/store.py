@@ -34,11 +34,21 @@ _DECIDE = """
         verify_time = NULL, verify_failures = 0
     WHERE id = $1 AND sequence = $2 AND verify_time IS NOT NULL
     RETURNING *"""
+# A user's are read one a second, as in _ADD: the newest first, for payments need one.
 _BEGIN_AGAIN = """
     UPDATE documents SET state = 'PENDING', checks = '[]', unreadable = '{}', expire_date = NULL,
-        sequence = sequence + 1, verify_time = now(), verify_failures = 0 """
-_ONE = "WHERE id = $1 AND state <> 'PENDING' RETURNING *"
-_OF_OWNER = "WHERE owner_id = $1 AND kind = ANY($2::text[]) RETURNING *"
+        sequence = sequence + 1, verify_time = now() + interval '1 second' * turns.number, verify_failures = 0
+    FROM ("""
+_ONE = """
+        SELECT id, (SELECT count(*) FROM documents WHERE owner_id = one.owner_id AND verify_time IS NOT NULL) AS number
+        FROM documents AS one WHERE id = $1) AS turns
+    WHERE documents.id = turns.id AND state <> 'PENDING'
+    RETURNING documents.*"""
+_ALL = """
+        SELECT id, row_number() OVER (ORDER BY id DESC) - 1 AS number
+        FROM documents WHERE owner_id = $1 AND kind = ANY($2::text[])) AS turns
+    WHERE documents.id = turns.id
+    RETURNING documents.*"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ class Verifications:
     async def begin_again_of(self, connection: Connection, owner_id: str) -> None:
         """Has what proves a user's identity read anew, PENDING or not: it may be being compared with what was."""
         kinds = [kind.name for kind in IDENTITY_KINDS]
-        await self._tell(connection, await connection.fetch(_BEGIN_AGAIN + _OF_OWNER, owner_id, kinds))
+        await self._tell(connection, await connection.fetch(_BEGIN_AGAIN + _ALL, owner_id, kinds))
 
     async def _tell(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
         now = datetime.now(UTC)
