@@ -1,0 +1,164 @@
+"""The browser's own EventSource, through whatever becomes of the servers."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.browser.tab import Tab, token
+from tests.edge.people import People, Person
+from tests.edge.stack import Stack
+from tests.waiting import eventually, wait_until
+
+EVENTS = "/api/v1/payments/events"
+FINAL = "SETTLED"
+
+
+def pay(payer: Person, payee: Person, times: int = 1) -> list[str]:
+    """Makes payments, each of two events. Returns their ids."""
+    made = [payer.pay(payee, 1) for _ in range(times)]
+    assert {one.status_code for one in made} == {201}, made[0].text
+    return [str(one.json()["id"]) for one in made]
+
+
+def end(stack: Stack, name: str, sign: signal.Signals) -> None:
+    """Ends a process and waits until another is ready in its place."""
+    ended = stack.pid(name)
+    os.kill(ended, sign)
+    wait_until(lambda: stack.pid(name) not in {0, ended}, f"{name} was not restarted")
+    stack.wait_until_ready(name)
+
+
+async def test_the_stream_of_a_payment_ends_for_good_with_its_last_event(
+    tab: Tab, people: People, payer: Person
+) -> None:
+    [payment_id] = pay(payer, people.sign_up())
+    stream = await tab.follow(f"/api/v1/payments/{payment_id}/status", payer)
+    seen = await stream.until("seen['closed']")
+    assert (seen["ids"], [one["state"] for one in seen["changes"]]) == ([1, 2], ["AUTHORIZED", FINAL])
+    assert (seen["over"], seen["told"], seen["opened"]) == (True, [], 1)
+    of_stream = [url for url in tab.asked if "/status" in url]
+    assert len(of_stream) == 2  # the second was answered 204
+
+
+async def test_all_payments_of_a_user_come_as_they_are_made(tab: Tab, people: People, payer: Person) -> None:
+    payee = people.sign_up()
+    stream = await tab.follow(EVENTS, payee)
+    await stream.until("seen['open']")
+    paid = pay(payer, payee, 3)
+    seen = await stream.until("len(seen['ids']) >= 6")
+    assert seen["ids"] == [1, 2, 3, 4, 5, 6]
+    assert {one["paymentId"] for one in seen["changes"]} == set(paid)
+    assert (seen["opened"], seen["broken"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("process", "sign"),
+    [("payment", signal.SIGKILL), ("payment", signal.SIGTERM), ("envoy", signal.SIGKILL), ("nats", signal.SIGKILL)],
+    ids=lambda what: getattr(what, "name", what),
+)
+async def test_a_stream_goes_on_by_itself_after_a_restart_with_no_gap_and_no_repeat(
+    tab: Tab, people: People, payer: Person, stack: Stack, process: str, sign: signal.Signals
+) -> None:
+    payee = people.sign_up()
+    stream = await tab.follow(EVENTS, payee)
+    await stream.until("seen['open']")
+    pay(payer, payee, 2)
+    await stream.until("len(seen['ids']) >= 2")
+    end(stack, process, sign)
+    pay(payer, payee, 2)
+    seen = await stream.until("len(seen['ids']) >= 8 or seen['closed']")
+    assert seen["ids"] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (seen["told"], seen["closed"]) == ([], False)
+
+
+async def test_a_page_that_comes_back_goes_on_after_what_it_has_seen(tab: Tab, people: People, payer: Person) -> None:
+    payee = people.sign_up()
+    pay(payer, payee, 2)
+    first = await tab.follow(EVENTS, payee)
+    await first.until("len(seen['ids']) >= 4")
+    await tab.page.reload()
+    again = await tab.follow(EVENTS, payee, afterSequence="3")
+    assert (await again.until("seen['ids']"))["ids"] == [4]
+
+
+async def test_a_stream_ends_with_its_session_and_is_not_opened_again(tab: Tab, people: People, payer: Person) -> None:
+    payee = people.sign_up()
+    other = people.log_in(payee.id, payee.email, payee.password)
+    stream, others = await tab.follow(EVENTS, payee), await tab.follow(EVENTS, other)
+    await stream.until("seen['open']")
+    await others.until("seen['open']")
+    payee.client.delete("/api/v1/sessions/current").raise_for_status()
+    seen = await stream.until("seen['closed']")
+    [told] = seen["told"]
+    assert (told["code"], told["details"][0]["reason"]) == (16, "SESSION_ENDED")
+    tried = sum(token(payee) in url for url in tab.asked)
+    assert tried == 2  # the second was answered 401
+    pay(payer, payee)
+    assert (await others.until("len(seen['ids']) >= 2"))["opened"] == 1
+    assert sum(token(payee) in url for url in tab.asked) == tried
+
+
+async def test_a_token_that_is_none_closes_an_event_source_at_once(tab: Tab, people: People) -> None:
+    somebody = people.sign_up()
+    somebody.client.headers["authorization"] = "Bearer none"
+    stream = await tab.follow(EVENTS, somebody)
+    seen = await stream.until("seen['closed']")
+    assert (seen["opened"], len([url for url in tab.asked if EVENTS in url])) == (0, 1)
+
+
+async def test_json_lines_are_read_as_they_come(tab: Tab, people: People, payer: Person) -> None:
+    [payment_id] = pay(payer, people.sign_up())
+    answer = await tab.lines(f"/api/v1/payments/{payment_id}/events", payer)
+    assert (answer["status"], answer["rest"]) == (200, "")
+    assert [(one["sequence"], one["state"]) for one in answer["read"]] == [(1, "AUTHORIZED"), (2, FINAL)]
+
+
+async def test_one_stream_too_many_says_so_and_when_to_come_back(tab: Tab, people: People) -> None:
+    somebody = people.sign_up()
+    streams = [await tab.follow(EVENTS, somebody) for _ in range(3)]
+    for stream in streams:
+        await stream.until("seen['open']")
+    refused = await tab.ask(EVENTS, somebody)
+    assert refused["status"] == 429
+    assert "TOO_MANY_STREAMS" in refused["text"]
+    assert int(refused["headers"]["retry-after"]) > 0
+    await tab.page.reload()  # which closes them
+
+    async def free() -> bool:
+        stream = await tab.follow(EVENTS, somebody)
+        return bool((await stream.until("seen['open'] or seen['closed']"))["open"])
+
+    await eventually(free, 30)
+
+
+async def test_the_program_in_the_documentation_shows_each_change_once(
+    tab: Tab, people: People, payer: Person, stack: Stack
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs/streams.md").read_text()
+    [program] = re.findall(r"```js\n(function followPayments.*?)```", guide, re.DOTALL)
+    payee = people.sign_up()
+    await tab.page.evaluate(f"""([edge, token]) => {{
+        const EDGE = edge;
+        {program}
+        window.shown = [];
+        window.stop = followPayments(async () => token, (change) => window.shown.push(change.state));
+    }}""", [tab.edge_url, token(payee)])  # fmt: skip
+    pay(payer, payee)
+
+    async def shown(times: int) -> bool:
+        return bool(await tab.page.evaluate("window.shown.length") >= times)
+
+    await eventually(lambda: shown(2), 30)
+    end(stack, "payment", signal.SIGKILL)
+    pay(payer, payee)
+    await eventually(lambda: shown(4), 60)
+    assert await tab.page.evaluate("window.shown") == ["AUTHORIZED", FINAL] * 2
+    payee.client.delete("/api/v1/sessions/current").raise_for_status()
+
+    async def given_up() -> bool:
+        return bool(await tab.page.evaluate("stop() ?? true"))
+
+    await eventually(given_up)
