@@ -5,6 +5,8 @@ from services.document.reader.models import ALPHABET
 LETTERS = "<ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "<0123456789"
 _SEX = "<FMX"
+Layout = tuple[tuple[str, ...], ...]
+"""For each line, and each of its cells: the characters that may be there."""
 
 
 def _cells(*fields: tuple[str, int]) -> tuple[str, ...]:
@@ -23,4 +25,3 @@ TD1 = (
     _cells(*_DATES, (LETTERS, 3), (ALPHABET, 11), (DIGITS, 1)),
     _cells((LETTERS, 30)),
 )
-"""For each line, and each of its cells: the characters that may be there."""

@@ -37,6 +37,11 @@ class Line:
         """The same line, to be read the other way round."""
         return Line(self.x, self.y, self.length, self.height, self.angle + math.pi)
 
+    def at(self, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Returns the points that are so far along the line, as shares of its length."""
+        along = (shares - 0.5) * self.length
+        return np.stack([self.x + along * math.cos(self.angle), self.y + along * math.sin(self.angle)], 1)
+
     def beside(self, other: "Line") -> tuple[float, float]:
         """How far the middle of another is along this line, and below it."""
         x, y = other.x - self.x, other.y - self.y
@@ -98,12 +103,12 @@ def _belongs(line: Line, other: Line) -> bool:
     )
 
 
-def cut(picture: Grey, line: Line) -> Grey:
-    """Returns a line as a picture of its own, upright, of the height that the network wants."""
-    scale = LINE_HEIGHT / line.height
-    width = max(LINE_HEIGHT, round(line.length * scale))
+def cut(picture: Grey, line: Line, pixels: int = LINE_HEIGHT) -> Grey:
+    """Returns a line as a picture of its own, upright, so many pixels high."""
+    scale = pixels / line.height
+    width = max(pixels, round(line.length * scale))
     cosine, sine = math.cos(line.angle) / scale, math.sin(line.angle) / scale
-    half = width / 2, LINE_HEIGHT / 2
+    half = width / 2, pixels / 2
     back = np.array(
         [
             [cosine, -sine, line.x - half[0] * cosine + half[1] * sine],
@@ -114,5 +119,5 @@ def cut(picture: Grey, line: Line) -> Grey:
     if scale < 0.7:  # no pixel may be left out
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.4 / scale), np.uint8)
     return np.asarray(
-        cv2.warpAffine(picture, back, (width, LINE_HEIGHT), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        cv2.warpAffine(picture, back, (width, pixels), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
     )

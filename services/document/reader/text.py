@@ -12,8 +12,8 @@ from services.document.reader.models import ALPHABET, Scores
 ALIKE = ("0DOQ", "1I", "2Z", "5S", "8B", "6G")
 """Characters that the network, which goes by what is usual beside each other, takes for each other."""
 _LEAST_EMISSIONS = 20
-_LARGEST_CURVE = 0.6
-"""How far perspective may bend a row of cells, in cells."""
+_FARTHEST = 0.6
+"""How far a character may be from where it should be, in cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,10 @@ class Row:
 
     scores: Scores
     """For each cell, for each of ALPHABET: from 0 to 1."""
+    cells: npt.NDArray[np.int_]
+    """Those in which a character was seen."""
     middles: npt.NDArray[np.float64]
-    """Of the cells, as shares of the line's length."""
+    """Where those are seen, as shares of the line's length."""
     legible: float
     """How much of what was seen is in ALPHABET: from 0 to 1. Of other text, and of lines upside down, it is low."""
 
@@ -36,15 +38,15 @@ def row(scores: Scores) -> Row | None:
         return None
     middles = np.array([_middle(scores, step) for step in starts])
     pitch = float(np.median(np.diff(middles)))
-    places = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(np.diff(middles) / pitch)))])
-    curve = np.polyfit(places, middles, 2 if _bent(places, middles, pitch) else 1)
-    if np.abs(np.polyval(curve, places) - middles).max() > _LARGEST_CURVE * pitch:
+    places = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(np.diff(middles) / pitch)))]).astype(int)
+    curve = np.polyfit(places, middles, 2)  # perspective makes cells smaller the farther away they are
+    if np.abs(np.polyval(curve, places) - middles).max() > _FARTHEST * pitch:
         return None
     cells = np.polyval(curve, np.arange(places[-1] + 1))
     edges = np.rint(np.concatenate([cells - pitch / 2, [cells[-1] + pitch / 2]])).astype(int).clip(0, len(scores))
     best = np.array([scores[first : max(last, first + 1), 1:].max(0) for first, last in pairwise(edges)])
     legible = float(scores[starts, 1:].sum(1).mean())
-    return Row(best / best.sum(1, keepdims=True), (cells + 0.5) / len(scores), legible)
+    return Row(best / best.sum(1, keepdims=True), places, (middles + 0.5) / len(scores), legible)
 
 
 def _middle(scores: Scores, step: int) -> float:
@@ -52,11 +54,6 @@ def _middle(scores: Scores, step: int) -> float:
     around = slice(max(0, step - 1), step + 3)
     weights = scores[around, scores[step].argmax()]
     return float((np.arange(len(scores))[around] * weights).sum() / weights.sum())
-
-
-def _bent(places: npt.NDArray[np.float64], middles: npt.NDArray[np.float64], pitch: float) -> bool:
-    straight = np.polyval(np.polyfit(places, middles, 1), places)
-    return bool(np.abs(straight - middles).max() > 0.3 * pitch)
 
 
 def readings(scores: Scores, allowed: Sequence[str]) -> list[tuple[str, float]]:

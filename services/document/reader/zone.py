@@ -1,18 +1,29 @@
 """Reads the machine-readable zone of a picture."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from services.document.reader.layouts import TD1, TD3
+import numpy as np
+
+from services.document.reader.glyphs import Comparison
+from services.document.reader.layouts import TD1, TD3, Layout
 from services.document.reader.lines import Line, cut, find, zones
-from services.document.reader.models import Grey, Models
+from services.document.reader.models import ALPHABET, LINE_HEIGHT, Grey, Models
 from services.document.reader.text import Row, readings, row
+from services.document.verification import mrz
 
 _SIDES = (480, 960, 1440)
 """To what size a picture is brought to find lines in it: the first is quick, and enough for most."""
+_HEIGHTS = (1.0, 1.25, 0.85)
+"""How much of what is above and below a line is read with it."""
 _LEGIBLE = 0.6
 _SURE = 0.6
-_LAYOUTS = {44: TD3, 30: TD1}
+_KNOWN = 0.9
+"""A typeface that is less like what was read is another."""
+_CLEARLY = 0.01
+"""By how much a character must be more like what is there than any other, to be the one."""
+_OTHER = 0.08
+"""By how much another may be more like it than what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +44,79 @@ def read_zone(models: Models, picture: Grey) -> Zone:
             break
         for lines in zones(find(models, picture, side)):
             for one_way in (lines, tuple(line.turned() for line in reversed(lines))):
-                rows = _read(models, picture, one_way)
-                text = _text(rows)
-                if text:
-                    return Zone(text, found=True)
-                found = found or len(rows) > 1
+                for text in _texts(models, picture, one_way):
+                    found = True
+                    if text:
+                        return Zone(text, found=True)
     return Zone(found=found)
 
 
-def _read(models: Models, picture: Grey, lines: Sequence[Line]) -> list[Row]:
-    """Returns what can be read of the lines; nothing when the first is upside down, or other text."""
-    rows: list[Row] = []
-    for line in lines:
-        read = row(models.read(cut(picture, line)))
-        if read and read.legible > _LEGIBLE:
-            rows.append(read)
-        elif not rows:
-            return []
-    return rows
+def _texts(models: Models, picture: Grey, lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
+    """Yields what lines say, each time they are read anew: nothing when they are no zone, () when nobody can tell."""
+    for height in _HEIGHTS:
+        rows = []
+        for line in lines:
+            rows.append(row(models.read(cut(picture, replace(line, height=line.height * height)))))
+            if not _legible(rows[0]):
+                return
+        for start, layout in _starts(rows):
+            part = [one for one in rows[start : start + len(layout)] if one]
+            comparison = _compare(picture, lines[start:], part)
+            yield _decide(comparison, part, layout)
+            again = [row(models.read(comparison.line(number, LINE_HEIGHT))) for number in range(len(layout))]
+            if (0, layout) in _starts(again):
+                yield _decide(comparison, [one for one in again if one], layout)
+        if sum(map(_legible, rows)) > 1:
+            yield ()
 
 
-def _text(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Returns the lines of a zone; none: this is none, or nobody can tell what is in one of its cells."""
-    for length, layout in _LAYOUTS.items():
-        for start in range(len(rows) - len(layout) + 1):
-            part = rows[start : start + len(layout)]
-            if all(len(one.scores) == length for one in part):
-                read = [readings(one.scores, allowed) for one, allowed in zip(part, layout, strict=True)]
-                if all(sure > _SURE for line in read for _, sure in line):
-                    return tuple("".join(characters[0] for characters, _ in line) for line in read)
-    return ()
+def _legible(read: Row | None) -> bool:
+    return read is not None and read.legible > _LEGIBLE
+
+
+def _starts(rows: Sequence[Row | None]) -> list[tuple[int, Layout]]:
+    """Where among the lines a zone may begin, and which."""
+    lengths = [len(one.scores) if one and _legible(one) else 0 for one in rows]
+    return [
+        (start, layout)
+        for layout in (TD3, TD1)
+        for start in range(len(rows))
+        if lengths[start : start + len(layout)] == [len(cells) for cells in layout]
+    ]
+
+
+def _compare(picture: Grey, lines: Sequence[Line], rows: Sequence[Row]) -> Comparison:
+    grid = [(cell, number) for number, one in enumerate(rows) for cell in one.cells]
+    points = [line.at(one.middles) for line, one in zip(lines, rows, strict=False)]
+    return Comparison(picture, [len(one.scores) for one in rows], np.array(grid, np.float64), np.concatenate(points))
+
+
+def _decide(comparison: Comparison, rows: Sequence[Row], layout: Layout) -> tuple[str, ...]:
+    """Returns the lines; () when nobody can tell what is in one of the cells."""
+    read = [readings(one.scores, allowed) for one, allowed in zip(rows, layout, strict=True)]
+    if any(sure < _SURE for line in read for _, sure in line):
+        return ()
+    like, shapes = comparison.likeness(["".join(characters[0] for characters, _ in line) for line in read])
+    cells = [
+        _character(characters, dict(zip(ALPHABET, shape, strict=True)) if like > _KNOWN else {})
+        for line, alike in zip(read, shapes, strict=True)
+        for (characters, _), shape in zip(line, alike, strict=True)
+    ]
+    text = "".join(character for character, _ in cells)
+    lines = tuple(text[start : start + len(layout[0])] for start in range(0, len(text), len(layout[0])))
+    return lines if all(clear for _, clear in cells) or _is_confirmed(lines) else ()
+
+
+def _character(characters: str, alike: dict[str, float]) -> tuple[str, bool]:
+    """Returns what is in a cell, and whether that is clear."""
+    if not alike:
+        return characters[0], len(characters) == 1
+    best, *others = sorted(characters, key=lambda one: -alike[one])
+    clear = all(alike[best] - alike[one] > _CLEARLY for one in others)
+    return best, clear and max(alike.values()) - alike[best] < _OTHER
+
+
+def _is_confirmed(lines: tuple[str, ...]) -> bool:
+    """Whether the check digits are right. They decide whether to believe a doubtful reading, never how to read."""
+    zone = mrz.read(lines)
+    return zone is not None and all(field.right for field in zone.fields.values())
