@@ -81,13 +81,13 @@ class Archive:
         request = document_pb2.GetDocumentRequest(document_id=document.id)
         return await self.of(document.owner_id).GetDocument(request)
 
-    async def read(self, document: document_pb2.Document) -> document_pb2.Document:
+    async def read(self, document: document_pb2.Document, seconds: float = 30) -> document_pb2.Document:
         """Waits until the document is not PENDING, and returns it."""
 
         async def is_read() -> bool:
             return (await self.documents.get(document.id)).state is not State.PENDING
 
-        await eventually(is_read, seconds=30)
+        await eventually(is_read, seconds)
         return await self.get(document)
 
     async def verify(self, document: document_pb2.Document) -> document_pb2.Document:
