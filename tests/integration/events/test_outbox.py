@@ -9,6 +9,7 @@ from nats.js.api import DiscardPolicy
 
 from services.runtime import outbox as outbox_module
 from services.runtime.bus import MESSAGE_ID, Bus
+from services.runtime.ids import new_id
 from services.runtime.outbox import BATCH, Outbox
 from services.runtime.postgres import Database
 from tests.integration.events.hearing import Heard, event, handled, publish, relaying, sent
@@ -57,15 +58,43 @@ async def test_a_relay_that_comes_back_late_publishes_nothing_twice(
         await publish(outbox, "p", sequence)
     await database.execute("UPDATE outbox SET create_time = create_time - interval '2 minutes'")
 
+    await _forgets(bus, stream)
+    async with relaying(outbox):
+        await eventually(partial(sent, database))
+    assert [one for one in await ids(bus, stream) if one != "other"] == ["p.1", "p.2", "p.3"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_events_for_another_stream_go_there_and_once(
+    stream: str, database: Database, bus: Bus, outbox: Outbox, late: bool
+) -> None:
+    other = new_id("stream")
+    async with outbox.transaction() as connection:
+        await outbox.add(connection, "p", 1, event("p", 1))
+        await outbox.add_to(other, connection, [(key, event(key, 1)) for key in ("q", "r")])
+    if late:  # a relay that died had published one
+        jetstream = await bus.stream(other)
+        made = await jetstream.stream_info(other)
+        await jetstream.update_stream(made.config.evolve(duplicate_window=0.1))
+        await jetstream.publish(f"{other}.q", b"", headers={MESSAGE_ID: f"{other}.q.1"})
+        await database.execute("UPDATE outbox SET create_time = create_time - interval '2 minutes'")
+        await _forgets(bus, other)
+    async with relaying(outbox):
+        await eventually(partial(sent, database))
+    assert await ids(bus, stream) == ["p.1"]
+    assert sorted(one for one in await ids(bus, other) if one != "other") == ["q.1", "r.1"]
+
+
+async def _forgets(bus: Bus, stream: str) -> None:
+    """Waits until a stream has forgotten the ids of what it has."""
+    jetstream = await bus.stream(stream)
+
     async def forgotten() -> bool:
         acknowledged = await jetstream.publish(f"{stream}.other", headers={MESSAGE_ID: "other"})
         return not acknowledged.duplicate
 
-    await jetstream.publish(f"{stream}.other", headers={MESSAGE_ID: "other"})
+    await forgotten()
     await eventually(forgotten)
-    async with relaying(outbox):
-        await eventually(partial(sent, database))
-    assert [one for one in await ids(bus, stream) if one != "other"] == ["p.1", "p.2", "p.3"]
 
 
 async def test_a_relay_gets_on_however_slow_nats_is(
