@@ -15,8 +15,8 @@ from services.document.verification.domain import Facts, judge
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Connection, Database
 
-LEASE = timedelta(seconds=60)
-"""After how long a document is read again whose worker is gone. Longer than reading one takes."""
+LEASE = timedelta(seconds=15)
+"""After how long a document is read by another whose worker is gone, and renews its lease no longer."""
 
 _CLAIM = """
     UPDATE documents SET verify_time = now() + $1, verify_failures = verify_failures + 1
@@ -73,6 +73,10 @@ class Verifications:
         """Claims the document that has been due for the longest. Nobody else gets it for LEASE."""
         row = await self._database.fetchrow(_CLAIM, LEASE)
         return Claim(from_row(row), row["verify_failures"]) if row else None
+
+    async def renew(self, claim: Claim) -> None:
+        """Has nobody else get a document for another LEASE."""
+        await self.postpone(claim, LEASE, its_fault=True)
 
     async def postpone(self, claim: Claim, wait: timedelta, *, its_fault: bool) -> None:
         """Has a document read later. Unless it is its fault, the attempt does not count."""

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -21,7 +22,9 @@ AT_ONCE = 2
 """How many documents a process reads at once: each takes a core."""
 POLL_SECONDS = 1.0
 """How soon what came due without a word is found."""
-LONGEST_SECONDS = LEASE.total_seconds() - 10
+RENEW_SECONDS = LEASE.total_seconds() / 3
+LONGEST_SECONDS = 120.0
+"""What takes longer hangs. The inspector is less patient; this is for those it waits for."""
 AWAY = timedelta(seconds=2)
 """When what could not be read for something that is away is tried again."""
 
@@ -79,7 +82,8 @@ class Verification:
         try:
             try:
                 async with asyncio.timeout(LONGEST_SECONDS):
-                    await self._verifications.decide(claim, await self._find_out(claim))
+                    facts = await self._find_out_undisturbed(claim)
+                await self._verifications.decide(claim, facts)
                 self._away = 0
             except asyncio.CancelledError:  # another replica need not wait
                 with suppress(Unavailable):
@@ -94,6 +98,18 @@ class Verification:
                 await self._verifications.postpone(claim, _backoff(claim.attempts), its_fault=True)
         except Exception as error:  # the others must not wait for it, and it comes due again
             _log.warning("document not postponed", document=claim.document.id, **failure(error))
+
+    async def _find_out_undisturbed(self, claim: Claim) -> Facts:
+        renewing = asyncio.create_task(repeat(partial(self._renew, claim), asyncio.Event(), RENEW_SECONDS))
+        try:
+            return await self._find_out(claim)
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)  # or it might undo what becomes of the claim
+
+    async def _renew(self, claim: Claim) -> bool:
+        await self._verifications.renew(claim)
+        return False
 
     async def _find_out(self, claim: Claim) -> Facts:
         document = claim.document
