@@ -11,6 +11,7 @@ from services.document.admission import Limits
 from services.document.clients import Users
 from services.document.events import follow_users
 from services.document.inspection import Inspector
+from services.document.memory import LITTLE_AHEAD, give_back
 from services.document.objects import open_objects
 from services.document.service import DocumentService
 from services.document.store import Documents
@@ -73,8 +74,10 @@ async def main(settings: Settings) -> None:
             background=background,
             ready=[database.ping, objects.ping],
             idempotency=idempotency.of_streams(database),
+            options=LITTLE_AHEAD,
         )
 
 
 if __name__ == "__main__":
+    give_back()
     uvloop.run(main(config.load(Settings)))

@@ -45,12 +45,17 @@ class Admission:
         self._limits = limits
         self._users: Counter[str] = Counter()
 
+    @property
+    def under_way(self) -> int:
+        """How many there are."""
+        return self._users.total()
+
     @contextmanager
     def admitted(self, user_id: str) -> Iterator[None]:
         """Counts an upload for as long as it takes. Raises TooManyUploads or UploadsBusy."""
         if self._users[user_id] >= self._limits.at_once_of_user:
             raise TooManyUploads(limit=self._limits.at_once_of_user)
-        if self._users.total() >= self._limits.at_once:
+        if self.under_way >= self._limits.at_once:
             raise UploadsBusy
         self._users[user_id] += 1
         try:

@@ -38,7 +38,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         headers = context.invocation_metadata() or ()
         upload = Upload(
             caller.current().user_id,
-            (request.content async for request in requests),
+            _bodies(requests),
             content_digest=", ".join(str(value) for name, value in headers if name == "content-digest"),
             length=next((int(value) for name, value in headers if name == "x-content-length"), None),
         )
@@ -87,6 +87,14 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     ) -> document_pb2.FindIdentityDocumentResponse:
         document_id = await self._documents.find_identity(request.user_id)
         return document_pb2.FindIdentityDocumentResponse(document_id=document_id)
+
+
+async def _bodies(requests: AsyncIterator[document_pb2.UploadDocumentRequest]) -> AsyncIterator[httpbody_pb2.HttpBody]:
+    async for request in requests:
+        body = request.content
+        del request
+        yield body
+        del body  # while the next is awaited
 
 
 def _require_visible(document: Document, *roles: str) -> None:

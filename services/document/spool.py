@@ -9,14 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO
 
-import structlog
-
 from services.runtime.errors import Unavailable
 
 BATCH_BYTES = 256 * 1024
 """What an upload has in memory beside the message that is being read. A thread costs what hashing 64 KiB does."""
-
-_log = structlog.get_logger()
 
 
 class NoScratchSpace(Unavailable):

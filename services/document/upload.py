@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
 from google.api.httpbody_pb2 import HttpBody
 
 from services.document.admission import Admission, Limits
@@ -26,11 +25,12 @@ from services.document.objects import Objects
 from services.document.spool import Spool, spooling
 from services.document.store import Documents
 from services.runtime import idempotency
-from services.runtime.errors import Unavailable
+from services.runtime.errors import Error, Unavailable
 from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
 
-_log = structlog.get_logger()
+DRAINED_BYTES = 8 * 1024 * 1024
+DRAINED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Uploads:
         self._objects = objects
         self._documents = documents
         self._limits = limits
-        self._admission = Admission(limits)
+        self.admission = Admission(limits)
         self._taken = taken
 
     async def take(self, upload: Upload, answer: Callable[[Document], Answer]) -> Answer:
@@ -61,7 +61,14 @@ class Uploads:
 
         See proto/document/v1/document.proto for what it raises.
         """
-        with self._admission.admitted(upload.owner_id):
+        try:
+            return await self._take(upload, answer)
+        except Error:
+            await _drain(upload.bodies)
+            raise
+
+    async def _take(self, upload: Upload, answer: Callable[[Document], Answer]) -> Answer:
+        with self.admission.admitted(upload.owner_id):
             digest = ContentDigest(upload.content_digest)
             if upload.length is not None and upload.length > self._limits.file_bytes + MOST_BYTES_BESIDE_FILE:
                 raise FileTooLarge(limit=self._limits.file_bytes)
@@ -127,6 +134,17 @@ class Uploads:
     async def _discard(self, document_id: str) -> None:
         with suppress(Unavailable):  # the sweep takes what stays
             await self._objects.delete(document_id)
+
+
+async def _drain(bodies: AsyncIterator[HttpBody]) -> None:
+    """Reads a little on: over HTTP/2, many clients read no answer that comes before they have sent everything."""
+    left = DRAINED_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAINED_SECONDS):
+            async for body in bodies:
+                left -= len(body.data)
+                if left < 0:
+                    break
 
 
 async def _take_in(data: bytes, form: Form, content: "_Content", spool: Spool, digest: ContentDigest) -> None:

@@ -177,16 +177,18 @@ async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
 async def validation(call: Call, proceed: Proceed) -> Message | None:
     """Refuses what breaks the rules that the contract gives for its fields (buf.validate)."""
     if call.method.client_streaming:
-        call.request = _validated(call.request)
+        call.request = _validated(call.context)
     else:
         _validate(call.request)
     return await proceed(call)
 
 
-async def _validated(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
+async def _validated(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+    # Not gRPC's own iterator: it keeps each message until it has the next.
+    while (message := await context.read()) is not grpc.aio.EOF:
         _validate(message)
         yield message
+        del message
 
 
 def _validate(message: Any) -> None:

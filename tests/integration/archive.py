@@ -35,6 +35,7 @@ from tests.integration.serving import As, serving
 from tests.waiting import eventually
 
 MAX_BYTES = 4 * 1024 * 1024
+LIMITS = Limits(file_bytes=MAX_BYTES, documents_of_user=200, at_once_of_user=32, at_once=64)
 CONTENT_TYPE = "multipart/form-data; boundary=b"
 
 
@@ -66,9 +67,14 @@ class Archive:
     objects: Objects
     folder: Path
     sweep: Sweep
+    uploads: Uploads
 
     def of(self, user_id: str, *roles: str) -> "document_pb2_grpc.DocumentServiceAsyncStub":
         return document_pb2_grpc.DocumentServiceStub(self.edge.user(user_id, *roles))
+
+    def sending(self, user_id: str, **metadata: str) -> "document_pb2_grpc.DocumentServiceAsyncStub":
+        """A customer whose uploads have headers: their names with underscores."""
+        return document_pb2_grpc.DocumentServiceStub(self.edge.user(user_id, "customer", **metadata))
 
     def inside(self) -> "document_pb2_grpc.DocumentServiceAsyncStub":
         return document_pb2_grpc.DocumentServiceStub(self.payment.user())
@@ -141,7 +147,7 @@ def failed(document: document_pb2.Document) -> Sequence[str]:
 
 @asynccontextmanager
 async def open_archive(
-    database_url: str, certificates: Path, folder: Path, bus: Bus | None = None
+    database_url: str, certificates: Path, folder: Path, bus: Bus | None = None, limits: Limits = LIMITS
 ) -> AsyncIterator[Archive]:
     """Serves it. Nobody reads what is uploaded: see reading.py. Uploads are limited to MAX_BYTES."""
     async with AsyncExitStack() as stack:
@@ -149,7 +155,6 @@ async def open_archive(
         documents, objects = LosableDocuments(database), open_objects(folder.as_uri())
         nowhere = Bus("tls://nowhere", ssl.create_default_context())
         verifications = Verifications(database, Outbox("document", database, bus or nowhere))
-        limits = Limits(file_bytes=MAX_BYTES, documents_of_user=200, at_once_of_user=32, at_once=64)
         uploads = Uploads(objects, documents, limits, verifications.due.set)
         service = DocumentService(documents, objects, uploads, verifications)
         register = [partial(document_pb2_grpc.add_DocumentServiceServicer_to_server, service)]
@@ -157,7 +162,7 @@ async def open_archive(
         port = await stack.enter_async_context(serving(register, certificates, "document", keys))
         edge, payment = (As(port, certificates, "document", peer) for peer in ("edge", "payment"))
         sweep = Sweep(objects, documents)
-        yield Archive(edge, payment, database, documents, verifications, objects, folder, sweep)
+        yield Archive(edge, payment, database, documents, verifications, objects, folder, sweep, uploads)
         await edge.close()
         await payment.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from tests.integration.archive import (
     CONTENT_TYPE,
     MAX_BYTES,
     Archive,
-    failed,
     form,
     open_archive,
     refusal,
@@ -42,15 +41,18 @@ async def archive(
         yield archive
 
 
-async def test_a_passport_is_uploaded_checked_and_kept(archive: Archive) -> None:
+async def documents_of(archive: Archive, user: str) -> Sequence[document_pb2.Document]:
+    return (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+
+
+async def test_a_passport_is_uploaded_and_kept_to_be_read(archive: Archive) -> None:
     user, content = new_id("usr"), scan()
     call: Any = archive.of(user, "customer").UploadDocument(requests(form(content, name="../my scan.png")))
     document = await call
     assert (document.owner_id, document.kind) == (user, document_pb2.Document.PASSPORT)
     assert (document.file_name, document.content_type) == ("my scan.png", "image/png")
     assert (document.size_bytes, document.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    assert (document.state, failed(document)) == (document_pb2.Document.VERIFIED, [])
-    assert [check.name for check in document.checks] == ["READABLE", "USEFUL_SIZE", "NOT_ANOTHER_USERS"]
+    assert (document.state, list(document.checks)) == (document_pb2.Document.PENDING, [])
     assert document.id in archive.files()
     headers = dict(await call.initial_metadata())
     assert (headers["x-http-code"], headers["location"]) == ("201", f"/api/v1/documents/{document.id}")
@@ -60,8 +62,9 @@ async def test_a_passport_is_uploaded_checked_and_kept(archive: Archive) -> None
 
 async def test_an_upload_may_come_in_very_small_pieces(archive: Archive) -> None:
     stub = archive.of(new_id("usr"), "customer")
-    document = await stub.UploadDocument(requests(form(scan((200, 200))), piece=100))
-    assert document.state == document_pb2.Document.VERIFIED
+    content = scan((200, 200))
+    document = await stub.UploadDocument(requests(form(content), piece=100))
+    assert document.sha256 == hashlib.sha256(content).hexdigest()
 
 
 BROKEN: dict[str, tuple[bytes, str, str, str | None]] = {
@@ -90,7 +93,7 @@ async def test_a_broken_upload_is_refused_and_leaves_nothing_behind(archive: Arc
     assert reason(error) == expected
     assert trailers(error).get("x-http-code") == http_code
     await eventually(partial(archive.holds, before))
-    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+    assert not await documents_of(archive, user)
 
 
 async def test_a_file_that_is_too_large_is_refused_before_it_ends(archive: Archive) -> None:
@@ -110,18 +113,18 @@ async def test_a_client_that_goes_away_midway_leaves_nothing_behind(archive: Arc
     with pytest.raises(asyncio.CancelledError):
         await call
     await eventually(partial(archive.holds, before))
-    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+    assert not await documents_of(archive, user)
 
 
-async def test_a_database_that_is_lost_while_a_document_is_written_leaves_nothing_behind(archive: Archive) -> None:
-    user, before = new_id("usr"), archive.files()
+async def test_a_document_whose_database_is_lost_after_it_was_committed_is_there(archive: Archive) -> None:
+    user = new_id("usr")
     archive.documents.lost = True
     try:
-        error = await refusal(archive.upload(user, scan()))
+        document = await archive.upload(user, scan())
     finally:
         archive.documents.lost = False
-    assert (reason(error), archive.files()) == ("DATABASE_LOST", before)
-    assert not (await archive.of(user).ListDocuments(document_pb2.ListDocumentsRequest())).documents
+    assert [one.id for one in await documents_of(archive, user)] == [document.id]
+    assert document.id in archive.files()
 
 
 async def test_a_cancelled_inspection_leaves_no_decoder_behind_and_gives_its_turn_back(tmp_path: Path) -> None:
