@@ -26,7 +26,7 @@ _CYRILLIC = """
     А A   Б B   В V   Г G H   Ґ G   Ѓ G GJ   Д D   Ђ D DJ   Ѐ E   Ё E IO YO   Е E YE   Є IE YE E   Ж ZH Z   З Z
     Ѕ DZ   И I Y   Ѝ I   І I   Ї I YI   Й I Y   Ј J   К K   Ќ K KJ   Л L   Љ LJ   М M   Н N   Њ NJ   О O   П P
     Р R   С S   Т T   Ћ C   У U   Ў U   Ф F   Х KH H   Ц TS C   Ч CH C   Џ DZ DJ   Ш SH S   Щ SHCH SHT   Ъ IE A
-    Ы Y   Ь I Y   Э E   Ю IU YU   Я IA YA   Ѣ IE E   Ѫ U A   Ѳ F   Ѵ I"""
+    Ы Y   Ь I Y   Э E   Ю IU YU   Я IA YA   Ѣ IE E   Ѫ U A   Ѳ F   Ѵ I Y"""
 _SILENT = "ЪЬ"
 _GREEK = """
     Α A   Β V   Γ G N   Δ D   Ε E   Ζ Z   Η I   Θ TH   Ι I   Κ K   Λ L   Μ M   Ν N   Ξ X   Ο O   Π P   Ρ R   Σ S
