@@ -4,8 +4,10 @@ Usage: python -m tests.bench.watchers [WATCHERS]. Starts a stack of its own and 
 """
 
 import asyncio
+import json
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,7 @@ async def _measure(stack: Stack, users: list[Person], number: int) -> None:
         await _change(stack, payments[20:], FEED_CHANGES_PER_SECOND)
         await restarting
         await asyncio.sleep(5)
+        print("Envoy's refusals:", _refusals(stack))
         _print("the same while payment is restarted, a replica at a time", watching, await _positions(stack, feeds))
     await _closed(watching)
 
@@ -157,6 +160,11 @@ async def _restart(stack: Stack) -> None:
     supervision.start_process(stack.settings.folder, "payment")
 
 
+def _refusals(stack: Stack) -> dict[str, int]:
+    lines = [json.loads(line) for line in stack.log("envoy").splitlines() if line.startswith("{")]
+    return dict(Counter(f"{line['status']} {line.get('details')}" for line in lines if line["status"] >= 400))
+
+
 async def _positions(stack: Stack, feeds: list[tuple[str, Person]]) -> list[int]:
     with psycopg.connect(postgres.url(stack.settings.folder, "payment", "payment")) as connection:
         counts: dict[str, int] = dict(connection.execute("SELECT user_id, events FROM user_event_counts").fetchall())
@@ -172,7 +180,7 @@ def _print(what: str, watching: list[tuple[Watcher, asyncio.Task[None]]], expect
     print(
         f"{what}: {len(delays)} events, {behind + sum(one.missed for one in watchers)} missed, "
         f"{sum(one.repeated for one in watchers)} repeated, {sum(one.opened - 1 for one in watchers)} opened again, "
-        f"{len(refused)} refused {sorted(set(refused))}\n"
+        f"{len(refused)} refused {dict(Counter(refused))}\n"
         f"  commit to client: p50 {percentiles[49] * 1000:.0f} ms, p99 {percentiles[98] * 1000:.0f} ms, "
         f"max {max(delays, default=0) * 1000:.0f} ms",
         flush=True,

@@ -46,10 +46,17 @@ async def serving(
 class As:
     """A channel as a peer uses it: `edge` on behalf of a user, with the RPC granted, unless told otherwise."""
 
-    def __init__(self, port: int, certificates: Path, server_name: str, peer: str = "edge") -> None:
+    def __init__(
+        self, port: int, certificates: Path, server_name: str, peer: str = "edge", *options: tuple[str, int]
+    ) -> None:
+        self._arguments = port, certificates, server_name, peer
         credentials = identity(certificates, peer).channel()
-        options = (("grpc.ssl_target_name_override", server_name),)
-        self._channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options)
+        named = ("grpc.ssl_target_name_override", server_name)
+        self._channel = grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=(named, *options))
+
+    def another(self, *options: tuple[str, int]) -> "As":
+        """Another channel to the same server, with options of gRPC's."""
+        return As(*self._arguments, *options)
 
     def user(self, user_id: str = "", *roles: str, **metadata: str) -> grpc.aio.Channel:
         """A channel for stubs: metadata names are given with underscores (idempotency_key="k")."""

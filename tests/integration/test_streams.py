@@ -1,0 +1,373 @@
+"""Status streams as clients open them: where they begin and go on, how they end, and who may have how many."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from payment.v1 import payment_pb2, payment_pb2_grpc
+
+from services.payment.domain import State, Verdict
+from services.runtime.bus import MESSAGE_ID, SESSION
+from services.runtime.ids import new_id
+from tests.integration.conftest import FreshDatabase
+from tests.integration.paying import House, open_house, refusal
+from tests.integration.serving import detail, reason, trailers
+from tests.waiting import eventually
+
+SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def database_url(fresh_database: FreshDatabase) -> str:
+    return fresh_database("payment")
+
+
+@pytest.fixture(scope="module")
+async def house(database_url: str, nats_url: str, certificates: Path) -> AsyncIterator[House]:
+    async with open_house(database_url, nats_url, certificates, streams_per_user=4, write_seconds=0.5) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def other_house(database_url: str, nats_url: str, certificates: Path) -> AsyncIterator[House]:
+    """Another replica."""
+    async with open_house(database_url, nats_url, certificates) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+async def no_stream_is_left_open(house: House) -> AsyncIterator[None]:
+    house.kind_neighbours()
+    yield
+
+    async def nobody_watches() -> bool:
+        return not house.hub.watchers
+
+    await eventually(nobody_watches)
+
+
+class Browser:
+    """Reads a stream of Server-Sent Events."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self._text = ""
+
+    async def next(self, name: str = "payment") -> dict[str, str]:
+        """The next event of this name. What has no name has the name "retry"."""
+        async with asyncio.timeout(SECONDS):
+            while True:
+                while "\n\n" not in self._text:
+                    body = await self.call.read()
+                    assert body is not grpc.aio.EOF, "the stream has ended"
+                    assert body.content_type == "text/event-stream"
+                    self._text += body.data.decode()
+                block, _, self._text = self._text.partition("\n\n")
+                fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+                if fields and fields.get("event", "retry") == name:
+                    return fields
+
+    async def ids(self, number: int) -> list[int]:
+        return [int((await self.next())["id"]) for _ in range(number)]
+
+    async def rest(self) -> bytes:
+        text = self._text.encode()
+        async with asyncio.timeout(SECONDS):
+            while (body := await self.call.read()) is not grpc.aio.EOF:
+                text += body.data
+        return text
+
+
+def status(house: House, user: str, payment_id: str, after: int = 0, **metadata: str) -> Browser:
+    request = payment_pb2.StreamPaymentStatusRequest(payment_id=payment_id, after_sequence=after)
+    return Browser(house.pays(user, **metadata).StreamPaymentStatus(request))
+
+
+def feed(house: House, user: str, after: int = 0, **metadata: str) -> Browser:
+    request = payment_pb2.StreamPaymentsRequest(after_sequence=after)
+    return Browser(house.pays(user, **metadata).StreamPayments(request))
+
+
+def typed(house: House, user: str, payment_id: str, after: int = 0, **metadata: str) -> Any:
+    request = payment_pb2.WatchPaymentRequest(payment_id=payment_id, after_sequence=after)
+    return house.pays(user, **metadata).WatchPayment(request)
+
+
+async def in_review(house: House) -> tuple[str, payment_pb2.Payment]:
+    """A payer, and a payment that stays where it is until somebody decides."""
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    house.compliance.verdict = Verdict(State.IN_REVIEW, "RISK_REVIEW", 70)
+    return payer, await house.pay(payer, payee, 1)
+
+
+async def cancel(house: House, payer: str, payment_id: str) -> None:
+    await house.pays(payer).CancelPayment(payment_pb2.CancelPaymentRequest(payment_id=payment_id))
+
+
+async def end_session(house: House, session_id: str) -> None:
+    await house.bus.publish(SESSION, f"{SESSION}.{session_id}", b"", {MESSAGE_ID: f"{SESSION}.{session_id}.1"})
+
+
+@pytest.mark.parametrize("after", range(4))
+async def test_a_stream_goes_on_after_any_event_whichever_way_it_is_asked(house: House, after: int) -> None:
+    payer, payment = await in_review(house)
+    officer = house.officer()
+    await officer.ApprovePayment(payment_pb2.ApprovePaymentRequest(payment_id=payment.id))
+    await house.settled(payer, payment.id)
+    left = list(range(after + 1, 4))
+    by_header = await status(house, payer, payment.id, last_event_id=str(after)).rest()
+    by_query = await status(house, payer, payment.id, after).rest()
+    both = await status(house, payer, payment.id, after=3 - after, last_event_id=str(after)).rest()
+    for text in (by_header, by_query, both):
+        assert [int(line[4:]) for line in text.decode().split("\n") if line.startswith("id: ")] == left
+        assert text.endswith(b"event: end\ndata: {}\n\n") == bool(left)
+    assert [event.sequence async for event in typed(house, payer, payment.id, after)] == left
+    assert await feed_ids(house, payer, after, 3 - after) == left
+
+
+async def feed_ids(house: House, user: str, after: int, number: int) -> list[int]:
+    browser = feed(house, user, after)
+    try:
+        return await browser.ids(number)
+    finally:
+        browser.call.cancel()
+
+
+async def test_what_was_refunded_after_it_was_final_is_told_to_those_who_come_back(house: House) -> None:
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    payment = await house.pay(payer, payee, 2)
+    await house.settled(payer, payment.id)
+    await house.pays(payee, idempotency_key=new_id("key")).RefundPayment(
+        payment_pb2.RefundPaymentRequest(payment_id=payment.id)
+    )
+    assert [event.sequence async for event in typed(house, payer, payment.id)] == [1, 2, 3]
+    assert [event.sequence async for event in typed(house, payer, payment.id, 2)] == [3]
+
+
+async def test_the_stream_of_all_payments_tells_payer_and_payee_and_nobody_else(house: House) -> None:
+    payer, payee, stranger = await house.user_with(10), await house.user_with(0), await house.user_with(0)
+    browsers = [feed(house, user) for user in (payer, payee, stranger)]
+    for browser in browsers:
+        await browser.next("retry")
+    payment = await house.pay(payer, payee, 1)
+    for browser in browsers[:2]:
+        for position, state in ((1, "AUTHORIZED"), (2, "SETTLED")):
+            event = await browser.next()
+            told = json.loads(event["data"])
+            assert (event["id"], told["paymentId"], told["state"]) == (str(position), payment.id, state)
+    await house.pay(payee, payer, 1)
+    assert [await browser.ids(2) for browser in browsers[:2]] == [[3, 4]] * 2
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(browsers[2].next(), 0.1)
+    for browser in browsers:
+        browser.call.cancel()
+
+
+@pytest.mark.parametrize("last_event_id", ["two", "-1", "+1", "3", "1.0", "%D9%A3", "9" * 19, "9" * 200, " 1 x"])
+async def test_an_id_that_was_never_given_out_is_refused(house: House, last_event_id: str) -> None:
+    payer, payment = await in_review(house)
+    for call in (
+        status(house, payer, payment.id, last_event_id=last_event_id).call,
+        feed(house, payer, last_event_id=last_event_id).call,
+    ):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_LAST_EVENT_ID")
+
+
+async def test_a_sequence_beyond_the_last_is_refused(house: House) -> None:
+    payer, payment = await in_review(house)
+    for call in (
+        status(house, payer, payment.id, 2).call,
+        feed(house, payer, 2).call,
+        typed(house, payer, payment.id, 2),
+    ):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+async def test_a_change_on_another_replica_is_told_at_once(house: House, other_house: House) -> None:
+    payer, payment = await in_review(house)
+    one, other = status(house, payer, payment.id), status(other_house, payer, payment.id)
+    both = feed(other_house, payer)
+    assert await one.ids(1) == await other.ids(1) == await both.ids(1) == [1]
+    began = asyncio.get_running_loop().time()
+    await cancel(house, payer, payment.id)
+    assert await one.ids(1) == await other.ids(1) == await both.ids(1) == [2]
+    assert asyncio.get_running_loop().time() - began < 2.5  # unasked they look every 3 s
+    both.call.cancel()
+    assert (await one.rest()) == (await other.rest()) == b"event: end\ndata: {}\n\n"
+
+
+async def test_a_client_goes_on_at_another_replica_where_its_stream_was_cut(house: House, other_house: House) -> None:
+    payer, payee = await house.user_with(100), await house.user_with(0)
+    browser = feed(house, payer)
+    ids: list[int] = []
+    for number in range(10):
+        await house.pay(payer, payee, 1)
+        ids += await browser.ids(1)
+        browser.call.cancel()
+        browser = feed((house, other_house)[number % 2], payer, last_event_id=str(ids[-1]))
+    ids += await browser.ids(10)
+    browser.call.cancel()
+    assert ids == list(range(1, 21))
+
+
+async def test_a_feed_has_the_order_of_commits_without_gaps_while_many_pay_at_once(
+    house: House, other_house: House
+) -> None:
+    payee = await house.user_with(0)
+    payers = [await house.user_with(100) for _ in range(10)]
+    browsers = [feed(one, payee) for one in (house, house, other_house)]
+    for browser in browsers:
+        await browser.next("retry")
+    at_once = (one.pay(payer, payee, 1) for payer in payers for one in (house, other_house, house, house, other_house))
+    await asyncio.gather(*at_once)
+    told = [[await browser.next() for _ in range(100)] for browser in browsers]
+    assert [int(event["id"]) for event in told[0]] == list(range(1, 101))
+    assert told[0] == told[1] == told[2]
+    sequences: dict[str, int] = {}
+    for data in [json.loads(event["data"]) for event in told[0]]:
+        assert data["sequence"] == sequences.get(data["paymentId"], 0) + 1
+        sequences[data["paymentId"]] = data["sequence"]
+    for browser in browsers:
+        browser.call.cancel()
+
+
+async def test_a_user_may_have_so_many_streams_and_more_when_one_has_ended_however(house: House) -> None:
+    payer, payment = await in_review(house)
+    browsers = [status(house, payer, payment.id), feed(house, payer), feed(house, payer)]
+    for browser in browsers:
+        await browser.next("retry")
+    watching = typed(house, payer, payment.id)
+    await watching.read()
+    for call in (status(house, payer, payment.id).call, feed(house, payer).call, typed(house, payer, payment.id)):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+        assert int(trailers(error)["retry-after"]) >= 1
+    other = feed(house, payment.payee_id)
+    await other.next("retry")  # somebody else's count for themselves
+    other.call.cancel()
+
+    browsers[1].call.cancel()  # the client goes
+    await cancel(house, payer, payment.id)  # the payment is final
+    assert (await watching.read()).sequence == 2
+    assert await watching.read() is grpc.aio.EOF
+
+    async def only_one_is_left() -> bool:
+        return house.hub.watchers == 1
+
+    await eventually(only_one_is_left)
+    for _ in range(3):
+        browsers.append(feed(house, payer))
+        await browsers[-1].next("retry")
+    for browser in browsers:
+        browser.call.cancel()
+
+
+async def test_a_stream_ends_when_its_session_does_and_none_is_opened_then(house: House) -> None:
+    payer, payment = await in_review(house)
+    session = new_id("ses")
+    browsers = [
+        status(house, payer, payment.id, x_user_session=session),
+        feed(house, payer, x_user_session=session),
+        feed(house, payer, x_user_session=new_id("ses")),
+    ]
+    for browser in browsers:
+        await browser.next()
+    watching = typed(house, payer, payment.id, x_user_session=session)
+    await watching.read()
+    await end_session(house, session)
+    for browser in browsers[:2]:
+        error = json.loads((await browser.next("error"))["data"])
+        assert (error["code"], error["details"][0]["reason"]) == (16, "SESSION_ENDED")
+        assert await browser.rest() == b""
+    error = await refusal(watching.read())
+    assert (error.code(), reason(error)) == (grpc.StatusCode.UNAUTHENTICATED, "SESSION_ENDED")
+    for call in (
+        status(house, payer, payment.id, x_user_session=session).call,
+        feed(house, payer, x_user_session=session).call,
+        typed(house, payer, payment.id, x_user_session=session),
+    ):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.UNAUTHENTICATED, "SESSION_ENDED")
+    await cancel(house, payer, payment.id)
+    assert (await browsers[2].next())["id"] == "2"  # another session of the user goes on
+    browsers[2].call.cancel()
+
+
+async def test_a_reader_that_does_not_read_is_cut_off_and_its_place_is_free(house: House) -> None:
+    user = await with_thousands_of_events(house)
+    small = house.edge.another(("grpc.http2.bdp_probe", 0))  # what is on the way is 64 KiB then
+    stub = payment_pb2_grpc.PaymentServiceStub(small.user(user, "customer"))
+    asleep = [Browser(stub.StreamPayments(payment_pb2.StreamPaymentsRequest())) for _ in range(4)]
+    for browser in asleep:
+        await browser.next("retry")  # and nothing after that
+    assert house.hub.watchers == 4
+
+    async def nobody_watches() -> bool:
+        return not house.hub.watchers
+
+    await eventually(nobody_watches)
+    awake = feed(house, user)
+    assert await awake.ids(3000) == list(range(1, 3001))
+    awake.call.cancel()
+    error = await refusal(asleep[0].ids(3001))
+    assert reason(error) == "SLOW_READER"
+    await small.close()
+
+
+async def with_thousands_of_events(house: House) -> str:
+    """A user with 3,000 events of 1 KB, put straight into the database: more than what is on the way can hold."""
+    payer, payee = await house.user_with(10), await house.user_with(0)
+    accounts = [(await house.account(user)).id for user in (payer, payee)]
+    await house.database.execute(
+        """
+        INSERT INTO payments (id, payer_id, payee_id, payer_account_id, payee_account_id, currency_code, amount,
+            description, state, state_reason, risk_score, sequence, create_time, update_time)
+        SELECT $1 || repeat('x', 500) || number, $1, $2, $3, $4, 'EUR', 1,
+            '', 'DECLINED', 'RISK_TOO_HIGH', 0, 1, now(), now()
+        FROM generate_series(1, 3000) AS number""",
+        payer,
+        payee,
+        *accounts,
+    )
+    return payer
+
+
+async def test_a_server_that_stops_tells_clients_when_to_come_back(
+    database_url: str, house: House, nats_url: str, certificates: Path
+) -> None:
+    payer, payment = await in_review(house)
+    async with open_house(database_url, nats_url, certificates) as stopping:
+        one, all_of_user = status(stopping, payer, payment.id), feed(stopping, payer)
+        await one.next()
+        await all_of_user.next()
+        watching = typed(stopping, payer, payment.id)
+        await watching.read()
+        stopping.hub.end()
+        for browser in (one, all_of_user):
+            assert 100 <= int((await browser.next("retry"))["retry"]) <= 400
+            assert await browser.rest() == b""  # no end: there is more
+        error = await refusal(watching.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.UNAVAILABLE, "STREAM_ENDED")
+        delay = detail(error, error_details_pb2.RetryInfo()).retry_delay
+        assert 0 < delay.seconds + delay.nanos / 1e9 < 1
+    await cancel(house, payer, payment.id)
+    later = status(house, payer, payment.id, last_event_id="1")
+    assert await later.ids(1) == [2]
+    await later.rest()
+
+
+async def test_only_parties_and_officers_watch_a_payment(house: House) -> None:
+    payer, payment = await in_review(house)
+    for call in (status(house, "usr_stranger", payment.id).call, typed(house, "usr_stranger", payment.id)):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_A_PARTY")
+    watching: Any = house.officer().WatchPayment(payment_pb2.WatchPaymentRequest(payment_id=payment.id))
+    assert (await watching.read()).payer_id == payer
+    watching.cancel()
