@@ -4,7 +4,7 @@ import asyncio
 import io
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -47,9 +47,12 @@ class LosableDocuments(Documents):
     """Loses the database after a document was written, when it is told to."""
 
     lost = False
+    committed: Callable[[], None] = staticmethod(lambda: None)
+    """What happens as soon as a document was written."""
 
     async def add(self, *args: Any) -> Answer:
         answer: Answer = await super().add(*args)
+        self.committed()
         if self.lost:
             raise DatabaseLost
         return answer
