@@ -51,6 +51,8 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     except (OSError, contract.ContractError, TemplateError) as error:
         raise RenderError(str(error)) from error
     settings = _environment(environment)
+    if environment == "native" and sys.platform != "linux":
+        settings["SOCKET_OPTIONS"] = []
     services = sorted({method.server for method in methods} | set(settings["OTHER_CLUSTERS"]))
     contract_file = f"contract-{hashlib.sha256(binary).hexdigest()[:12]}.binpb"
     derived = {

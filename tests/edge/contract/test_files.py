@@ -1,6 +1,8 @@
 """What the edge makes of files on their way out and in: lengths, ranges, conditions, and transfers that break off."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -10,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 
 from tests.edge.contract.backend import Backend
-from tests.edge.contract.edge import AUTHORIZED, reason_of
+from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of
 from tests.edge.contract.grpc_client import Channel
 from tests.edge.contract.test_answers import assert_clean
 
@@ -139,3 +141,24 @@ def test_a_browser_may_ask_for_parts_and_read_what_they_are(client: httpx.Client
     assert reason_of(answer) == "ACCESS_TOKEN_MISSING"
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     assert exposed >= {"etag", "content-range", "content-length", "accept-ranges", "content-disposition", "repr-digest"}
+
+
+def test_a_client_that_pauses_gets_the_end_of_a_download(edge: Edge, backend: Backend) -> None:
+    def stream(context: grpc.ServicerContext) -> Iterator[Message]:
+        context.send_initial_metadata((("x-content-length", str(100 * len(PIECE))),))
+        for _ in range(100):
+            yield backend.message("google.api.HttpBody", content_type="image/png", data=PIECE)
+
+    request = f"GET {CONTENT} HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZED['authorization']}\r\n\r\n".encode()
+    with backend.answering(DOWNLOAD, stream), socket.create_connection(("127.0.0.1", edge.port)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(request)
+        with connection.makefile("rb") as response:
+            assert response.readline().split()[1] == b"200"
+            while response.readline() != b"\r\n":
+                pass
+            received = len(response.read(97 * len(PIECE)))
+            # Envoy has the end and closes when it is flushed: until then it must bear a pause of more than a second.
+            time.sleep(2)
+            received += len(response.read())
+    assert received == 100 * len(PIECE)
