@@ -47,19 +47,19 @@ def test_a_long_number_of_a_card_goes_on_in_the_optional_data() -> None:
     assert wrong(zone) == []
     assert wrong(read(LONG_NUMBER[0].replace("7349", "7348"), *LONG_NUMBER[1:])) == [
         "the document number",
-        "the whole zone",
+        "the whole zone (composite)",
     ]
 
 
 @pytest.mark.parametrize(
     ("place", "character", "fields"),
     [
-        (9, "7", ["the document number", "the whole zone"]),
-        (3, "3", ["the document number", "the whole zone"]),
-        (19, "3", ["the date of birth", "the whole zone"]),
-        (27, "8", ["the date of expiry", "the whole zone"]),
-        (42, "2", ["the optional data", "the whole zone"]),
-        (43, "1", ["the whole zone"]),
+        (9, "7", ["the document number", "the whole zone (composite)"]),
+        (3, "3", ["the document number", "the whole zone (composite)"]),
+        (19, "3", ["the date of birth", "the whole zone (composite)"]),
+        (27, "8", ["the date of expiry", "the whole zone (composite)"]),
+        (42, "2", ["the personal number or optional data", "the whole zone (composite)"]),
+        (43, "1", ["the whole zone (composite)"]),
         (20, "M", []),
     ],
 )

@@ -83,8 +83,8 @@ class Zone:
             "the document number": self.number,
             "the date of birth": self.born,
             "the date of expiry": self.expires,
-            "the optional data": self.optional,
-            "the whole zone": self.composite,
+            "the personal number or optional data": self.optional,
+            "the whole zone (composite)": self.composite,
         }
         return {name: field for name, field in fields.items() if field is not None}
 
