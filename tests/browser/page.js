@@ -42,14 +42,14 @@ async function ask(url, options) {
 }
 
 // Uploads a file that begins with `head` and goes on with zeros.
-function upload(url, token, {name, kind, head, size, kindLast}) {
+function upload(url, token, {name, kind, head, size, kindLast, headers}) {
   const bytes = new Uint8Array(Math.max(size, atob(head).length));
   bytes.set(Uint8Array.from(atob(head), (one) => one.charCodeAt(0)));
   const form = new FormData();
   if (!kindLast) form.set("kind", kind);
   form.set("file", new File([bytes], name));
   if (kindLast) form.set("kind", kind);
-  return ask(url, {method: "POST", headers: {authorization: `Bearer ${token}`}, body: form});
+  return ask(url, {method: "POST", headers: {authorization: `Bearer ${token}`, ...headers}, body: form});
 }
 
 // Reads JSON lines as they come. Returns them, each with the milliseconds after which it came.
@@ -69,4 +69,23 @@ async function lines(url, token) {
 
 function hex(buffer) {
   return Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Calls an RPC by gRPC-Web. Returns the frames of the answer: [flags, base64] each; flags of 128 mark the trailers.
+async function call(url, token, message) {
+  const bytes = Uint8Array.from(atob(message), (one) => one.charCodeAt(0));
+  const frame = new Uint8Array(5 + bytes.length);
+  new DataView(frame.buffer).setUint32(1, bytes.length);
+  frame.set(bytes, 5);
+  const headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", authorization: `Bearer ${token}`};
+  const response = await fetch(url, {method: "POST", headers, body: frame});
+  const answer = await response.arrayBuffer();
+  const frames = [];
+  for (let at = 0; at < answer.byteLength;) {
+    const view = new DataView(answer, at);
+    const length = view.getUint32(1);
+    frames.push([view.getUint8(0), btoa(String.fromCharCode(...new Uint8Array(answer, at + 5, length)))]);
+    at += 5 + length;
+  }
+  return {status: response.status, headers: Object.fromEntries(response.headers), frames};
 }

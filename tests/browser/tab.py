@@ -1,6 +1,7 @@
 """A tab of a real browser, on a page of another origin than the edge's."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -35,11 +36,19 @@ class Tab:
         return answer
 
     async def upload(
-        self, who: Person, content: bytes, name: str = "bill.png", size: int = 0, *, kind_last: bool = False
+        self,
+        who: Person,
+        content: bytes,
+        name: str = "bill.png",
+        size: int = 0,
+        *,
+        kind_last: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Json:
         """Uploads a proof of address, with zeros after its content up to a size."""
         head = base64.b64encode(content).decode()
-        file = {"name": name, "kind": "PROOF_OF_ADDRESS", "head": head, "size": size, "kindLast": kind_last}
+        file: Json = {"name": name, "kind": "PROOF_OF_ADDRESS", "head": head, "size": size, "kindLast": kind_last}
+        file["headers"] = dict(headers or {})
         answer: Json = await self.page.evaluate(
             "([url, token, file]) => upload(url, token, file)",
             [f"{self.edge_url}/api/v1/documents/upload", token(who), file],

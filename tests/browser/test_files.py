@@ -63,3 +63,15 @@ async def test_a_page_reads_why_its_file_is_none_of_those_wanted(tab: Tab, peopl
     assert "UNSUPPORTED_FILE_TYPE" in refused["text"]
     empty = await tab.upload(owner, b"", "nothing.png")
     assert (empty.get("status"), "EMPTY_FILE" in empty.get("text", "")) == (400, True), empty
+
+
+async def test_an_upload_that_is_tried_again_is_the_same_document(tab: Tab, people: People) -> None:
+    owner, content, key = people.sign_up(), scan(), {"idempotency-key": "bill-1"}
+    first, again = [await tab.upload(owner, content, headers=key) for _ in range(2)]
+    assert (first["status"], again["status"]) == (201, 201)
+    assert again["text"] == first["text"]
+    assert again["headers"]["location"] == first["headers"]["location"]
+    assert ("idempotent-replayed" in first["headers"], again["headers"]["idempotent-replayed"]) == (False, "true")
+    other = await tab.upload(owner, scan(), headers=key)
+    assert (other["status"], "IDEMPOTENCY_KEY_REUSED" in other["text"]) == (422, True)
+    assert len(owner.client.get("/api/v1/documents").json()["documents"]) == 1

@@ -109,6 +109,19 @@ async def test_a_token_that_is_none_closes_an_event_source_at_once(tab: Tab, peo
     assert (seen["opened"], len([url for url in tab.asked if EVENTS in url])) == (0, 1)
 
 
+async def test_a_token_in_a_query_is_in_no_log(tab: Tab, people: People, stack: Stack) -> None:
+    somebody = people.sign_up()
+    stream = await tab.follow(EVENTS, somebody)
+    await stream.until("seen['open']")
+    await tab.page.reload()
+    wait_until(lambda: stack.in_flight("payment") == 0, "the stream is still open")
+    elsewhere = await tab.ask(f"/api/v1/accounts?access_token={token(somebody)}")
+    assert elsewhere["status"] == 401
+    signature = token(somebody).rpartition(".")[2]
+    for log in stack.settings.folder.logs.iterdir():
+        assert signature not in log.read_text(errors="replace"), log.name
+
+
 async def test_json_lines_are_read_as_they_come(tab: Tab, people: People, payer: Person) -> None:
     [payment_id] = pay(payer, people.sign_up())
     answer = await tab.lines(f"/api/v1/payments/{payment_id}/events", payer)
