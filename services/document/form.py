@@ -74,7 +74,7 @@ class Form:
             problem = "is not 1 to 70 of the characters that RFC 2046 lists" if boundary else "is missing"
             raise InvalidMultipart(problem=f"the boundary {problem}")
         self._parser = PushMultipartParser(boundary)
-        self._padding = _Padding(boundary)
+        self._lines = _Lines(boundary)
         self._part = ""
         self._beside = 0
         self._kind: bytearray | None = None
@@ -86,7 +86,7 @@ class Form:
         Raises InvalidMultipart, UnexpectedPart or UnknownDocumentKind.
         """
         self._beside += len(data)
-        file = self._parse(self._padding.strip(data))
+        file = self._parse(self._lines.strip(data))
         self._beside -= sum(map(len, file))
         if self._beside > MOST_BYTES_BESIDE_FILE:
             raise InvalidMultipart(problem=f"it has more than {MOST_BYTES_BESIDE_FILE} bytes beside the file")
@@ -95,9 +95,8 @@ class Form:
     def close(self) -> tuple[Kind, str]:
         """Ends the body. Returns the document's kind and the file's name, as sent.
 
-        Raises IncompleteUpload, PartRequired, UnknownDocumentKind or InvalidMultipart.
+        Raises IncompleteUpload, PartRequired or UnknownDocumentKind.
         """
-        self._parse(self._padding.held)
         try:
             self._parser.close()
         except MultipartError as error:
@@ -136,22 +135,28 @@ class Form:
             raise UnexpectedPart(self._part[:_LONGEST_SHOWN])
 
 
-class _Padding:
-    """Takes off what RFC 2046 lets mail gateways add to a boundary's line, and the parser does not know: blanks."""
+class _Lines:
+    """Takes off what RFC 2046 allows around boundaries and the parser misreads, at some cuts at least.
+
+    That is what precedes the first boundary, and blanks at the end of a boundary's line.
+    """
 
     def __init__(self, boundary: str) -> None:
         self._delimiter = f"\r\n--{boundary}".encode()
         delimiter = re.escape(self._delimiter)
-        self._padded = re.compile(b"(" + delimiter + rb"(?:--)?)[ \t]{1,%d}(?=\r\n)" % _LONGEST_PADDING)
-        self._open = re.compile(delimiter + rb"(?:--?)?[ \t]{0,%d}\r?\Z" % _LONGEST_PADDING)
-        self.held = b"\r\n"  # the first boundary needs no line before it
-        """What the next piece decides on."""
+        self._padded = re.compile(b"(" + delimiter + rb")[ \t]{1,%d}(?=\r\n)" % _LONGEST_PADDING)
+        self._open = re.compile(delimiter + rb"[ \t]{0,%d}\r?\Z" % _LONGEST_PADDING)
+        self._held = b"\r\n"  # the first boundary needs no line before it
+        """What the next piece decides on. Nothing that completes a body."""
+        self._begun = False
 
     def strip(self, data: bytes) -> bytes:
         """Takes the next piece. Returns what it completes."""
-        data = self.held + data
-        if self._delimiter in data:
-            data = self._padded.sub(rb"\1", data)
+        data = self._held + data
+        first = data.find(self._delimiter)
+        if first >= 0:
+            data = self._padded.sub(rb"\1", data if self._begun else data[first:])
+            self._begun = True
         end = len(data)
         open_line = self._open.search(data, max(0, end - len(self._delimiter) - _LONGEST_PADDING - 3))
         if open_line:
@@ -160,8 +165,8 @@ class _Padding:
             begun = data.rfind(b"\r", max(0, end - len(self._delimiter)))
             if begun >= 0 and self._delimiter.startswith(data[begun:]):
                 end = begun
-        self.held = data[end:]
-        return data[:end]
+        self._held = data[end:]
+        return data[:end] if self._begun else b""
 
 
 def _kind(value: bytearray) -> Kind:
