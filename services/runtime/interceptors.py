@@ -137,8 +137,11 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
 
 async def identity(call: Call, proceed: Proceed) -> Message | None:
     """Lets only the RPC's callers in, the edge only for the RPC that authz granted, and sets the caller."""
-    method, metadata = call.method, call.metadata
-    peer = peer_name(call.context)
+    caller.set_current(_caller(call.method, call.metadata, peer_name(call.context)))
+    return await proceed(call)
+
+
+def _caller(method: Method, metadata: Mapping[str, Any], peer: str) -> Caller:
     if peer not in method.callers:
         raise CallerNotAllowed(peer=peer or "A stranger", rpc=method.rpc)
     user_id = metadata.get("x-user-id", "")
@@ -147,9 +150,7 @@ async def identity(call: Call, proceed: Proceed) -> Message | None:
             raise RpcNotGranted(rpc=method.rpc)
         if method.access == "token" and not user_id:
             raise NotLoggedIn
-    roles = _roles(metadata.get("x-user-roles", ""))
-    caller.set_current(Caller(user_id, roles, metadata.get("x-user-session", ""), peer))
-    return await proceed(call)
+    return Caller(user_id, _roles(metadata.get("x-user-roles", "")), metadata.get("x-user-session", ""), peer)
 
 
 @lru_cache(64)
