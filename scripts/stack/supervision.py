@@ -19,7 +19,7 @@ from scripts.stack.processes import Process
 
 # Carried in the environment of every process of a stack: by this they are found when supervisor is gone.
 _MARK = "DRAWBRIDGE_RUN_FOLDER"
-_STOP_SECONDS = 10
+_STOP_SECONDS = 15
 _BROKEN = {"BACKOFF", "EXITED", "FATAL"}
 
 

@@ -15,7 +15,7 @@ from services.runtime.contract import Method
 from services.runtime.interceptors import Interceptors, Layer
 from services.runtime.tls import Identity
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 10.0
 READINESS_SECONDS = 1.0
 LIVENESS = "liveness"
 """The health service that says whether to kill the process. "" says whether to send it requests."""

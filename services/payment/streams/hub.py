@@ -28,9 +28,9 @@ TAIL = 64
 PAGE = 200
 READ_TOPICS = 200
 """How many topics are read in one query."""
-DRAIN_SECONDS = 4.0
+DRAIN_SECONDS = 8.0
 """How long it takes to end all streams, so that their clients do not all come to the other replicas at once."""
-DRAIN_RATE = 500
+DRAIN_RATE = 250
 """How many streams are ended in a second, if that is fast enough."""
 
 _BEATS = 30
