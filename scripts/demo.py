@@ -130,13 +130,14 @@ def _log_in(page: Page, who: str, email: str, password: str) -> str:
 
 def _prove_identity(page: Page, owner: Json) -> None:
     """Uploads a specimen of a passport, and shows what was found in it."""
+    specimen = passport(owner["name"], BORN, number=f"{secrets.randbelow(10**9):09}")
     uploaded = page.call(
         owner["name"],
         "POST",
         "/api/v1/documents/upload",
         token=owner["token"],
         data={"kind": "PASSPORT"},
-        files={"file": ("passport.png", passport(owner["name"], BORN), "image/png")},
+        files={"file": ("passport.png", specimen, "image/png")},
         status=201,
     )
     path = f"/api/v1/documents/{uploaded['id']}"

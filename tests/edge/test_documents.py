@@ -1,15 +1,12 @@
 """Documents through the real edge: uploaded, read, accepted or not, and what becomes of their owner then."""
 
-from datetime import date
-
-from scripts.specimens import passport
 from tests.edge.contract.edge import reason_of
-from tests.edge.people import BORN, Json, People, scan
+from tests.edge.people import Json, People, passport_of, scan
 from tests.waiting import wait_until
 
 
 def test_a_document_comes_back_as_it_was_and_is_gone_when_deleted(people: People) -> None:
-    owner, content = people.sign_up("Ada Byron"), passport("Ada Byron", date(**BORN))
+    owner, content = people.sign_up("Ada Byron"), passport_of("Ada Byron")
     uploaded = owner.upload(content, "../../etc/pass port.png")
     document = uploaded.json()
     path = f"/api/v1/documents/{document['id']}"
