@@ -4,7 +4,6 @@ Usage: python -m scripts.glyphs services/document/reader/glyphs.png font ... Eac
 """
 
 import sys
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 

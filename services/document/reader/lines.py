@@ -17,6 +17,7 @@ _UNCLIP = 1.5
 _SLENDER = 9.0
 """A line of a zone is at least as many times as long as it is high: of TD1, in a narrow font and a small picture."""
 _MOST_LINES = 40
+_LARGEST = 1.3
 _HEIGHT = 1.5
 """Of a line with the space around it, in cells."""
 
@@ -36,6 +37,14 @@ class Line:
     def turned(self) -> "Line":
         """The same line, to be read the other way round."""
         return Line(self.x, self.y, self.length, self.height, self.angle + math.pi)
+
+    def along(self, other: "Line") -> "Line":
+        """Another line, in the direction of this one."""
+        return other if math.cos(other.angle - self.angle) > 0 else other.turned()
+
+    def times(self, scale: float) -> "Line":
+        """The same line, in a picture that is so much larger."""
+        return Line(self.x * scale, self.y * scale, self.length * scale, self.height * scale, self.angle)
 
     def at(self, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Returns the points that are so far along the line, as shares of its length."""
@@ -78,9 +87,8 @@ def zones(lines: Sequence[Line]) -> Iterator[tuple[Line, ...]]:
     """
     seen = set()
     for line in lines:
-        group = tuple(
-            sorted((other for other in lines if _belongs(line, other)), key=lambda other: line.beside(other)[1])
-        )
+        beside = [line.along(other) for other in lines if _belongs(line, other)]
+        group = tuple(sorted(beside, key=lambda other: line.beside(other)[1]))
         if len(group) >= 2 and group not in seen:
             seen.add(group)
             yield _alike(group)
@@ -103,6 +111,15 @@ def _belongs(line: Line, other: Line) -> bool:
     )
 
 
+def shrunk(picture: Grey, lines: Sequence[Line]) -> tuple[Grey, list[Line]]:
+    """Makes a picture smaller when its lines are so large that pixels of them would be left out."""
+    scale = _LARGEST * LINE_HEIGHT / max(line.height for line in lines)
+    if scale >= 1:
+        return picture, list(lines)
+    smaller = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(smaller, np.uint8), [line.times(scale) for line in lines]
+
+
 def cut(picture: Grey, line: Line, pixels: int = LINE_HEIGHT) -> Grey:
     """Returns a line as a picture of its own, upright, so many pixels high."""
     scale = pixels / line.height
@@ -116,8 +133,6 @@ def cut(picture: Grey, line: Line, pixels: int = LINE_HEIGHT) -> Grey:
         ]
     )
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    if scale < 0.7:  # no pixel may be left out
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.4 / scale), np.uint8)
     return np.asarray(
         cv2.warpAffine(picture, back, (width, pixels), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from services.document.reader.glyphs import Comparison
 from services.document.reader.layouts import TD1, TD3, Layout
-from services.document.reader.lines import Line, cut, find, zones
+from services.document.reader.lines import Line, cut, find, shrunk, zones
 from services.document.reader.models import ALPHABET, LINE_HEIGHT, Grey, Models
 from services.document.reader.text import Row, readings, row
 from services.document.verification import mrz
@@ -53,6 +53,7 @@ def read_zone(models: Models, picture: Grey) -> Zone:
 
 def _texts(models: Models, picture: Grey, lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
     """Yields what lines say, each time they are read anew: nothing when they are no zone, () when nobody can tell."""
+    picture, lines = shrunk(picture, lines)
     for height in _HEIGHTS:
         rows = []
         for line in lines:
