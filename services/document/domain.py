@@ -9,6 +9,8 @@ from enum import Enum
 from services.runtime.errors import FieldViolation, InvalidArgument, NotFound, ResourceExhausted
 
 LONGEST_FILE_NAME = 200
+LONGEST_EXTENSION = 10
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 PDF = "application/pdf"
 
 
@@ -154,7 +156,15 @@ def content_type_of(beginning: bytes) -> str:
 
 
 def display_name(name: str) -> str:
-    """Returns a file name that can be shown: no folders, no control, invisible or direction-changing characters."""
+    """Returns a file name that can be shown: no folders, no control, invisible or direction-changing characters.
+
+    Nor is it longer than LONGEST_FILE_NAME, but for its extension, or a device's (`con.pdf`, on Windows).
+    """
     last = name.replace("\\", "/").rpartition("/")[2]
-    visible = "".join(one for one in last if unicodedata.category(one) not in ("Cc", "Cf", "Zl", "Zp"))
-    return visible.strip(" .")[:LONGEST_FILE_NAME] or "document"
+    visible = "".join(one for one in last if unicodedata.category(one) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
+    stem, dot, extension = unicodedata.normalize("NFC", visible).strip(" .").rpartition(".")
+    if not dot or len(extension) > LONGEST_EXTENSION:
+        stem, extension = stem + dot + extension, ""
+    ending = f".{extension}" if extension else ""
+    device = "_" if stem.partition(".")[0].strip().upper() in _DEVICES else ""
+    return (device + stem)[: LONGEST_FILE_NAME - len(ending)] + ending or "document"

@@ -92,6 +92,15 @@ def test_a_pdf_needs_a_page_and_no_password() -> None:
         ("folder/", "document"),
         ("", "document"),
         ("x" * 500, "x" * LONGEST_FILE_NAME),
+        ("x" * 500 + ".jpeg", "x" * (LONGEST_FILE_NAME - 5) + ".jpeg"),
+        ("a." + "x" * 500, "a." + "x" * (LONGEST_FILE_NAME - 2)),
+        ("a" + "\u0301" * 500 + ".png", "á" + "\u0301" * (LONGEST_FILE_NAME - 5) + ".png"),
+        ("e\u0301.png", "é.png"),
+        ("CON", "_CON"),
+        ("nul.pdf", "_nul.pdf"),
+        ("com1.tar.gz", "_com1.tar.gz"),
+        ("console.pdf", "console.pdf"),
+        ("a\ud800b.png", "ab.png"),
     ],
 )
 def test_a_file_name_is_shown_without_what_could_mislead(sent: str, shown: str) -> None:
