@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser.tab import Tab, token
 from tests.edge.people import People, Person
+from tests.edge.replica import second_replica
 from tests.edge.stack import Stack
 from tests.waiting import eventually, wait_until
 
@@ -72,6 +73,23 @@ async def test_a_stream_goes_on_by_itself_after_a_restart_with_no_gap_and_no_rep
     seen = await stream.until("len(seen['ids']) >= 8 or seen['closed']")
     assert seen["ids"] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert (seen["told"], seen["closed"]) == ([], False)
+
+
+async def test_a_stream_goes_on_through_a_rolling_restart(
+    tab: Tab, people: People, payer: Person, stack: Stack
+) -> None:
+    payee = people.sign_up()
+    with second_replica(stack, "payment"):
+        streams = [await tab.follow(EVENTS, payee) for _ in range(2)]
+        for stream in streams:
+            await stream.until("seen['open']")
+        pay(payer, payee)
+        end(stack, "payment", signal.SIGTERM)
+        pay(payer, payee)
+    pay(payer, payee)  # the second is gone
+    for stream in streams:
+        seen = await stream.until("len(seen['ids']) >= 6 or seen['closed']")
+        assert (seen["ids"], seen["told"]) == ([1, 2, 3, 4, 5, 6], [])
 
 
 async def test_a_page_that_comes_back_goes_on_after_what_it_has_seen(tab: Tab, people: People, payer: Person) -> None:
