@@ -177,6 +177,14 @@ WRONG = {
         GROUP BY p.id HAVING count(*) <> p.sequence OR max(e.sequence) <> p.sequence
             OR (array_agg(e.state ORDER BY e.sequence DESC))[1] <> p.state
             OR (array_agg(e.refunded ORDER BY e.sequence DESC))[1] <> p.refunded""",
+    "what users were told is not what became of their payments": """
+        SELECT user_id FROM user_event_counts FULL JOIN (
+            SELECT user_id, count(*) AS told, max(position) AS last, min(position) AS first
+            FROM user_events GROUP BY user_id
+        ) AS positions USING (user_id)
+        WHERE events IS DISTINCT FROM told OR last <> told OR first <> 1
+        UNION ALL
+        SELECT 'all' WHERE (SELECT count(*) FROM user_events) <> 2 * (SELECT count(*) FROM payment_events)""",
     "a payment is due that is not to be settled": """
         SELECT id FROM payments WHERE (settle_time IS NOT NULL) <> (state = 'AUTHORIZED')
             OR (review_expire_time IS NOT NULL) <> (state = 'IN_REVIEW')""",

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from services.payment.domain import State, Verdict
+from services.runtime import migrate
 from services.runtime.bus import MESSAGE_ID, SESSION
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
@@ -234,6 +235,7 @@ async def test_a_feed_has_the_order_of_commits_without_gaps_while_many_pay_at_on
     for data in [json.loads(event["data"]) for event in told[0]]:
         assert data["sequence"] == sequences.get(data["paymentId"], 0) + 1
         sequences[data["paymentId"]] = data["sequence"]
+    await house.require_right_books()
     for browser in browsers:
         browser.call.cancel()
 
@@ -371,3 +373,25 @@ async def test_only_parties_and_officers_watch_a_payment(house: House) -> None:
     watching: Any = house.officer().WatchPayment(payment_pb2.WatchPaymentRequest(payment_id=payment.id))
     assert (await watching.read()).payer_id == payer
     watching.cancel()
+
+
+async def test_what_happened_before_there_were_positions_is_told_in_the_order_of_time(
+    fresh_database: FreshDatabase, nats_url: str, certificates: Path
+) -> None:
+    url = fresh_database("payment")
+    async with open_house(url, nats_url, certificates) as grown:
+        await grown.database.execute("""
+            DROP TRIGGER count_for_users ON payment_events; DROP FUNCTION count_for_users;
+            DROP TABLE user_events, user_event_counts; UPDATE alembic_version SET version_num = '0003'""")
+        payer, payee = await grown.user_with(10), await grown.user_with(0)
+        made = []
+        for _ in range(3):
+            made.append((await grown.pay(payer, payee, 1)).id)
+            await grown.settled(payer, made[-1])
+        await asyncio.to_thread(migrate.upgrade, "payment", url)
+        made.append((await grown.pay(payer, payee, 1)).id)
+        browser = feed(grown, payee)
+        told = [json.loads((await browser.next())["data"]) for _ in range(8)]
+        browser.call.cancel()
+        assert [(one["paymentId"], one["sequence"]) for one in told] == [(one, step) for one in made for step in (1, 2)]
+        await grown.require_right_books()
