@@ -25,12 +25,21 @@ from services.document.objects import Objects
 from services.document.spool import Spool, spooling
 from services.document.store import Documents
 from services.runtime import idempotency
-from services.runtime.errors import Error, Unavailable
+from services.runtime.errors import Error, InvalidArgument, Unavailable
 from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
 
+STALLED_SECONDS = 30.0
+"""After which an upload has lost its place that nothing arrives of."""
 DRAINED_BYTES = 8 * 1024 * 1024
 DRAINED_SECONDS = 1.0
+
+
+class UploadStalled(InvalidArgument):
+    """Nothing arrives of an upload any more."""
+
+    http_status = 408
+    message = "The upload was given up: nothing has arrived of it for {seconds} s."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ class Uploads:
         content = _Content(self._limits.file_bytes)
         form: Form | None = None
         received = 0
-        async for body in upload.bodies:
+        async for body in _in_time(upload.bodies):
             form = form or Form(body.content_type)  # only the first says it
             received += len(body.data)
             await _take_in(body.data, form, content, spool, digest)
@@ -134,6 +143,20 @@ class Uploads:
     async def _discard(self, document_id: str) -> None:
         with suppress(Unavailable):  # the sweep takes what stays
             await self._objects.delete(document_id)
+
+
+async def _in_time(bodies: AsyncIterator[HttpBody]) -> AsyncIterator[HttpBody]:
+    """Yields what arrives. Raises UploadStalled."""
+    while True:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                body = await anext(bodies)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise UploadStalled(seconds=f"{STALLED_SECONDS:g}") from error
+        yield body
+        del body  # while the next is awaited
 
 
 async def _drain(bodies: AsyncIterator[HttpBody]) -> None:

@@ -173,14 +173,15 @@ async def test_documents_are_listed_newest_first_page_by_page(archive: Archive) 
 
 async def test_the_sweep_deletes_old_files_without_a_document_and_no_others(archive: Archive) -> None:
     kept = (await archive.upload(new_id("usr"), scan())).id
-    orphan, fresh = new_id("doc"), new_id("doc")
+    orphan, unfinished, fresh = new_id("doc"), f"{new_id('doc')}#1", new_id("doc")
     objects = archive.folder / "objects"
-    for name in (orphan, fresh):
+    for name in (orphan, unfinished, fresh):
         (objects / name).write_bytes(b"x")
-    for name in (orphan, kept):
+    for name in (orphan, unfinished, kept):
         written = (objects / name).stat().st_mtime - UNTOUCHED.total_seconds() - 60
         os.utime(objects / name, (written, written))
     sweeping = asyncio.create_task(archive.sweep.run())
     await eventually(partial(archive.lacks, orphan))
+    await eventually(partial(archive.lacks, unfinished))
     sweeping.cancel()
     assert {kept, fresh} <= archive.files()

@@ -98,8 +98,9 @@ async def test_a_broken_upload_is_refused_and_leaves_nothing_behind(archive: Arc
 
 async def test_a_file_that_is_too_large_is_refused_before_it_ends(archive: Archive) -> None:
     body = form(scan()[:100] + bytes(MAX_BYTES)).removesuffix(b"\r\n--b--\r\n")
-    upload = stalling(body, sent=asyncio.Event(), then=asyncio.Event())
-    error = await refusal(archive.of(new_id("usr"), "customer").UploadDocument(upload))
+    end = asyncio.Event()
+    error = await refusal(archive.of(new_id("usr"), "customer").UploadDocument(stalling(body, asyncio.Event(), end)))
+    end.set()
     assert (reason(error), error.code()) == ("FILE_TOO_LARGE", grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -112,6 +113,7 @@ async def test_a_client_that_goes_away_midway_leaves_nothing_behind(archive: Arc
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+    end.set()
     await eventually(partial(archive.holds, before))
     assert not await documents_of(archive, user)
 

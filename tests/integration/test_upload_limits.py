@@ -52,6 +52,7 @@ class Halfway:
         self.call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await self.call
+        self.end.set()
 
 
 async def under_way(archive: Archive, number: int) -> bool:
@@ -90,8 +91,10 @@ async def test_a_user_keeps_so_many_documents_and_is_told_before_the_next_is_sen
     user = new_id("usr")
     documents = [await archive.upload(user, scan()) for _ in range(LITTLE.documents_of_user)]
     before = archive.files()
-    upload = stalling(form(scan())[:200], sent=asyncio.Event(), then=asyncio.Event())
+    end = asyncio.Event()
+    upload = stalling(form(scan())[:200], sent=asyncio.Event(), then=end)
     error = await refusal(archive.of(user, "customer").UploadDocument(upload))
+    end.set()
     assert (reason(error), error.code()) == ("TOO_MANY_DOCUMENTS", grpc.StatusCode.RESOURCE_EXHAUSTED)
     assert archive.files() == before
     await archive.of(user).DeleteDocument(document_pb2.DeleteDocumentRequest(document_id=documents[0].id))
@@ -112,8 +115,10 @@ async def test_of_uploads_at_once_no_more_are_kept_than_a_user_may_keep(archive:
 async def test_a_body_that_is_known_to_be_too_long_is_refused_at_once(archive: Archive) -> None:
     length = str(MAX_BYTES + 1024 * 1024)
     stub = archive.sending(new_id("usr"), x_content_length=length)
-    upload = stalling(form(scan())[:200], sent=asyncio.Event(), then=asyncio.Event())
+    end = asyncio.Event()
+    upload = stalling(form(scan())[:200], sent=asyncio.Event(), then=end)
     error = await refusal(stub.UploadDocument(upload))
+    end.set()
     assert (reason(error), trailers(error)["x-http-code"]) == ("FILE_TOO_LARGE", "413")
 
 
@@ -133,6 +138,18 @@ async def test_a_refused_upload_is_read_on_for_a_while_so_that_its_sender_reads_
     )
     assert reason(await refusal(call)) == "UNSUPPORTED_FILE_TYPE"
     assert sent.is_set()
+
+
+async def test_an_upload_of_which_nothing_arrives_any_more_loses_its_place(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.document.upload.STALLED_SECONDS", 0.5)
+    stalled, before = Halfway(archive, new_id("usr")), archive.files()
+    error = await refusal(stalled.call)
+    stalled.end.set()
+    assert (reason(error), trailers(error)["x-http-code"]) == ("UPLOAD_STALLED", "408")
+    await eventually(partial(under_way, archive, 0))
+    assert archive.files() == before
 
 
 def test_a_place_is_given_back_whatever_becomes_of_the_upload() -> None:
