@@ -145,6 +145,27 @@ def test_a_browser_of_our_origin_may_call_and_of_another_may_not(client: httpx.C
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, ORIGIN)
 
 
+@pytest.mark.parametrize(("verb", "path", "status"), [("GET", "/nothing", 404), ("PUT", "/api/v1/payments", 405)])
+def test_a_page_may_read_what_it_did_wrong(client: httpx.Client, verb: str, path: str, status: int) -> None:
+    response = client.request(verb, path, headers={"origin": ORIGIN})
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (status, "*")
+
+
+def test_what_a_browser_says_of_itself_goes_no_further(client: httpx.Client, backend: Backend) -> None:
+    own = {
+        "accept-language": "de",
+        "cookie": "a=b",
+        "referer": ORIGIN,
+        "sec-fetch-mode": "cors",
+        "cache-control": "no-cache",
+    }
+    client.get("/api/v1/accounts", headers=AUTHORIZED | own | {"last-event-id": "7"})
+    [call] = backend.calls
+    told = {str(key) for key, _ in call.metadata}
+    assert told.isdisjoint({*own, "accept-encoding"})
+    assert "last-event-id" in told
+
+
 def assert_clean(response: httpx.Response) -> None:
     """Asserts that nothing tells which software made a response."""
     told = [name for name in response.headers if name.startswith(("grpc-", "x-envoy-")) or name in TELL_TALES]
