@@ -66,6 +66,6 @@ def readings(scores: Scores, allowed: Sequence[str]) -> list[tuple[str, float]]:
 
 def _reading(cell: dict[str, float], allowed: str) -> tuple[str, float]:
     shapes = [one for one in (*ALIKE, *ALPHABET) if set(one) & set(allowed)]
-    likeliest = max(shapes, key=lambda shape: max(cell[one] for one in shape))
+    likeliest = max(shapes, key=lambda shape: sum(cell[one] for one in shape))
     characters = sorted(set(likeliest) & set(allowed), key=lambda one: -cell[one])
-    return "".join(characters), max(cell[one] for one in likeliest)
+    return "".join(characters), sum(cell[one] for one in likeliest)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _SIDES = (480, 960, 1440)
 """To what size a picture is brought to find lines in it: the first is quick, and enough for most."""
 _HEIGHTS = (1.0, 1.25, 0.85)
 """How much of what is above and below a line is read with it."""
+_MOST_GROUPS = 4
 _LEGIBLE = 0.6
 _SURE = 0.6
 _KNOWN = 0.9
@@ -42,7 +44,7 @@ def read_zone(models: Models, picture: Grey) -> Zone:
     for side in _SIDES:
         if side > _SIDES[0] and side > 1.5 * max(picture.shape):
             break
-        for lines in zones(find(models, picture, side)):
+        for lines in islice(zones(find(models, picture, side)), _MOST_GROUPS):
             for one_way in (lines, tuple(line.turned() for line in reversed(lines))):
                 for text in _texts(models, picture, one_way):
                     found = True
