@@ -96,8 +96,8 @@ def _grpc_route(method: Method) -> Route:
     }
     if not (method.client_streaming or method.server_streaming):
         action["idle_timeout"] = f"{method.deadline + _EDGE_GRACE:g}s"
-    elif method.server_streaming and method.response_type != "google.api.HttpBody":
-        action["idle_timeout"] = last  # typed messages leave no room for heartbeats
+    elif method.client_streaming or method.response_type != "google.api.HttpBody":
+        action["idle_timeout"] = last  # neither typed messages nor waiting for the answer to a stream have heartbeats
     retries = [
         *([_RETRY_WHAT_WAS_LOST] if method.safe_to_retry else []),
         *([_WAIT_FOR_A_REPLICA] if method.query_token else []),

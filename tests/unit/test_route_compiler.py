@@ -123,6 +123,9 @@ def test_a_stream_of_typed_messages_may_be_silent_and_one_of_bytes_may_not() -> 
         "route"
     ]
     assert watch["idle_timeout"] == "3601s"
+    assert (
+        grpc_route(replace(UPLOAD, deadline=600.0))["route"]["idle_timeout"] == "601s"
+    )  # its service knows who stalls
     assert "idle_timeout" not in events  # the listener's holds
 
 
