@@ -16,7 +16,7 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 
-from services.runtime import caller, deadline, status, trace
+from services.runtime import caller, deadline, status, trace, writing
 from services.runtime.caller import Caller
 from services.runtime.contract import EDGE, Method
 from services.runtime.errors import (
@@ -25,11 +25,11 @@ from services.runtime.errors import (
     FieldViolation,
     InvalidRequest,
     PermissionDenied,
-    ResourceExhausted,
     Unauthenticated,
 )
 from services.runtime.log import failure
 from services.runtime.validation import require_valid
+from services.runtime.writing import WRITE_SECONDS, SlowReader
 
 _log = structlog.get_logger()
 
@@ -58,14 +58,6 @@ class DeadlinePassed(DeadlineExceeded):
     message = "It took too long: more than {seconds} s."
 
 
-class SlowReader(ResourceExhausted):
-    """The client did not take what a stream had for it."""
-
-    message = "The client did not read for {seconds} s."
-
-
-WRITE_SECONDS = 60.0
-"""How long a message of a stream may wait for its client, unless a server says otherwise."""
 _TELL_SECONDS = 1.0
 """How long an error may wait for a client that does not read."""
 
@@ -300,12 +292,6 @@ def _stream(handler: Callable[..., AsyncGenerator[Message]], write_seconds: floa
         call.metadata = {}  # it may take an hour, and nobody asks any more
         async with aclosing(handler(call.request, call.context)) as messages:
             async for message in messages:
-                try:
-                    async with asyncio.timeout(write_seconds) as limit:
-                        await call.context.write(message)
-                except TimeoutError as error:
-                    if not limit.expired():
-                        raise
-                    raise SlowReader(seconds=write_seconds) from error
+                await writing.write(call.context, message, write_seconds)
 
     return write

@@ -14,6 +14,7 @@ from services.runtime.config import ServerSettings
 from services.runtime.contract import Method
 from services.runtime.interceptors import Interceptors, Layer
 from services.runtime.tls import Identity
+from services.runtime.writing import WRITE_SECONDS
 
 DRAIN_SECONDS = 10.0
 READINESS_SECONDS = 1.0
@@ -58,7 +59,7 @@ def build(
     register: Sequence[Register],
     idempotency: Layer | None = None,
     options: Sequence[tuple[str, int]] = (),
-    write_seconds: float = interceptors.WRITE_SECONDS,
+    write_seconds: float = WRITE_SECONDS,
 ) -> grpc.aio.Server:
     """Returns a server with these servicers behind the interceptors, not yet listening.
 
@@ -80,7 +81,7 @@ async def serve(
     ready: Sequence[Check] = (),
     idempotency: Layer | None = None,
     options: Sequence[tuple[str, int]] = (),
-    write_seconds: float = interceptors.WRITE_SECONDS,
+    write_seconds: float = WRITE_SECONDS,
     on_drain: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises.

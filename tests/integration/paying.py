@@ -33,10 +33,10 @@ from services.payment.visibility import Visibility
 from services.runtime import idempotency
 from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
-from services.runtime.interceptors import WRITE_SECONDS
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.runtime.revocations import Revocations
+from services.runtime.writing import WRITE_SECONDS
 from tests.integration.serving import As, identity, serving
 
 

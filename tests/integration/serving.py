@@ -11,10 +11,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from services.runtime import contract, server
 from services.runtime.contract import Method
-from services.runtime.interceptors import WRITE_SECONDS, Layer
+from services.runtime.interceptors import Layer
 from services.runtime.server import Register
 from services.runtime.status import DETAILS
 from services.runtime.tls import Identity
+from services.runtime.writing import WRITE_SECONDS
 
 METHODS = contract.load(Path(__file__).parents[2] / "gen/contract.binpb")
 

@@ -14,6 +14,7 @@ from payment.v1 import payment_pb2
 
 from services.payment.domain import Change, State
 from services.payment.ledger.domain import Money
+from services.payment.streams import hub as hub_module
 from services.payment.streams.domain import Kind, StreamEnded, Topic
 from services.payment.streams.events import Event
 from services.payment.streams.hub import PAGE, TAIL, Hub, Watcher
@@ -32,6 +33,7 @@ class FakeEvents:
         self.committed: dict[Topic, list[Event]] = {}
         self.reads: Counter[Kind] = Counter()
         self.rows = 0
+        self.most_rows = 0
         self.away = False
 
     def commit(self, topic: Topic, state: State = State.AUTHORIZED) -> Event:
@@ -49,7 +51,8 @@ class FakeEvents:
             raise DatabaseUnavailable
         topics = {Topic(kind, name): after for name, after in positions.items()}
         found = {topic: self.committed.get(topic, [])[after : after + limit] for topic, after in topics.items()}
-        self.rows += sum(map(len, found.values()))
+        rows = sum(map(len, found.values()))
+        self.rows, self.most_rows = self.rows + rows, max(self.most_rows, rows)
         return {topic: events for topic, events in found.items() if events}
 
 
@@ -149,6 +152,21 @@ async def test_without_a_word_from_the_bus_one_query_finds_what_is_new_for_all()
         events.reads.clear()
         assert [await seen(watcher, 1) for watcher in watchers] == [[1]] * 100
         assert events.reads[Kind.PAYMENT] <= 2
+
+
+async def test_however_much_there_is_on_however_many_topics_a_query_finds_so_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_module, "READ_ROWS", 50)
+    events = FakeEvents()
+    topics = [Topic(Kind.PAYMENT, f"pay_{number}") for number in range(20)]
+    for topic in topics:
+        for _ in range(7):
+            events.commit(topic)
+    async with running(events, FakeBus()) as hub:
+        watchers = [hub.open(topic, 0, 7) for topic in topics]
+        assert [await seen(watcher, 7) for watcher in watchers] == [[1, 2, 3, 4, 5, 6, 7]] * 20
+        assert events.most_rows <= 50
 
 
 async def test_what_was_committed_between_the_question_for_the_last_position_and_the_watch_is_not_missed() -> None:

@@ -26,8 +26,8 @@ ENDING_SECONDS = 2.0
 TAIL = 64
 """How many events of a topic are at hand. Who is further behind reads pages of the database."""
 PAGE = 200
-READ_TOPICS = 200
-"""How many topics are read in one query."""
+READ_ROWS = 10_000
+"""How many events one query may find, and of how many topics."""
 DRAIN_SECONDS = 8.0
 """How long it takes to end all streams, so that their clients do not all come to the other replicas at once."""
 DRAIN_RATE = 250
@@ -127,18 +127,21 @@ class Hub:
             for shared in self._topics.values():
                 shared.forget()
         for kind in Kind:
-            topics = list(islice((topic for topic in self._to_read if topic.kind is kind), READ_TOPICS))
+            topics = list(islice((topic for topic in self._to_read if topic.kind is kind), READ_ROWS))
             if not topics:
                 continue
             self._to_read.difference_update(topics)
+            limit = min(TAIL, READ_ROWS // len(topics))
             try:
-                found = await self._events.after(kind, {topic.id: self._topics[topic].newest for topic in topics}, TAIL)
+                found = await self._events.after(
+                    kind, {topic.id: self._topics[topic].newest for topic in topics}, limit
+                )
             except BaseException:
                 self._to_read.update(topic for topic in topics if topic in self._topics)
                 raise
             for topic, events in found.items():
                 still = self._topics.get(topic)
-                if still and (not still.add(events) or len(events) == TAIL):
+                if still and (not still.add(events) or len(events) == limit):
                     self._to_read.add(topic)
         return bool(self._to_read)
 
