@@ -50,6 +50,13 @@ class LosableDocuments(Documents):
     committed: Callable[[], None] = staticmethod(lambda: None)
     """What happens as soon as a document was written."""
 
+    asked = 0
+    """How often it was asked for room."""
+
+    async def require_room(self, *args: Any) -> None:
+        await super().require_room(*args)
+        self.asked += 1
+
     async def add(self, *args: Any) -> Answer:
         answer: Answer = await super().add(*args)
         self.committed()

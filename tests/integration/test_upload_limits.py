@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from document.v1 import document_pb2
+from google.api.httpbody_pb2 import HttpBody
 
 from services.document.admission import Admission, Limits
 from services.runtime.ids import new_id
@@ -105,8 +106,24 @@ async def test_of_uploads_at_once_no_more_are_kept_than_a_user_may_keep(archive:
     user = new_id("usr")
     for _ in range(LITTLE.documents_of_user - 1):
         await archive.upload(user, scan())
-    before = archive.files()
-    both = await asyncio.gather(*(archive.upload(user, scan()) for _ in range(2)), return_exceptions=True)
+    before, asked, end = archive.files(), archive.documents.asked, asyncio.Event()
+
+    async def in_two(body: bytes) -> AsyncIterator[document_pb2.UploadDocumentRequest]:
+        async for request in requests(body[:-6]):
+            yield request
+        await end.wait()
+        yield document_pb2.UploadDocumentRequest(content=HttpBody(data=body[-6:]))
+
+    async def both_were_let_in() -> bool:
+        return archive.documents.asked == asked + 2
+
+    async def upload() -> document_pb2.Document:
+        return await archive.of(user, "customer").UploadDocument(in_two(form(scan())))
+
+    uploading = asyncio.gather(upload(), upload(), return_exceptions=True)
+    await eventually(both_were_let_in)
+    end.set()
+    both = await uploading
     [refused] = [one for one in both if isinstance(one, grpc.aio.AioRpcError)]
     assert reason(refused) == "TOO_MANY_DOCUMENTS"
     assert len(archive.files() - before) == 1

@@ -73,7 +73,8 @@ async def test_a_file_is_not_closed_while_a_thread_writes_into_it() -> None:
     uploading = asyncio.create_task(upload())
     await began.wait()
     uploading.cancel()
-    await asyncio.sleep(0)
+    done, _ = await asyncio.wait([uploading], timeout=0.2)
+    assert not done
     let_go.set()
     with pytest.raises(asyncio.CancelledError):
         await uploading
