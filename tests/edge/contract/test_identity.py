@@ -67,14 +67,22 @@ def test_authz_sees_only_the_headers_it_needs_and_no_service_sees_the_token(
     assert backend.calls[0].values("authorization") == []
 
 
+@pytest.mark.parametrize(
+    ("path", "request_type", "fields"),
+    [
+        ("/api/v1/payments/pay_1/events", "WatchPaymentRequest", {"payment_id": "pay_1"}),
+        ("/api/v1/payments/pay_1/status", "StreamPaymentStatusRequest", {"payment_id": "pay_1"}),
+        ("/api/v1/payments/events", "StreamPaymentsRequest", {}),
+    ],
+)
 def test_a_token_in_the_query_reaches_neither_the_service_nor_the_log(
-    client: httpx.Client, backend: Backend, edge: Edge
+    client: httpx.Client, backend: Backend, edge: Edge, path: str, request_type: str, fields: dict[str, object]
 ) -> None:
     token = AUTHORIZED["authorization"].removeprefix("Bearer ")
-    with client.stream("GET", f"/api/v1/payments/pay_1/events?access_token={token}&afterSequence=3") as response:
+    with client.stream("GET", f"{path}?access_token={token}&afterSequence=3") as response:
         assert response.status_code == 200
     [call] = backend.calls
-    assert call.messages == [backend.message("payment.v1.WatchPaymentRequest", payment_id="pay_1", after_sequence=3)]
+    assert call.messages == [backend.message(f"payment.v1.{request_type}", after_sequence=3, **fields)]
     assert token not in str(call.metadata)
     edge.wait_for_log(lambda entry: entry.get("request_id") == response.headers["x-request-id"])
     assert token not in edge.log_text()

@@ -1,0 +1,113 @@
+"""Clients that take or send nothing are let go of; slow ones are not. With the limits of the edge made short."""
+
+import contextlib
+import http.client
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import h2.connection
+import httpx
+import pytest
+from google.protobuf.message import Message
+
+from services.runtime.contract import Method
+from tests.edge.contract.backend import Backend, serving
+from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, rendered, server_ports, started
+from tests.waiting import wait_until
+
+DOWNLOAD = "/document.v1.DocumentService/DownloadDocument"
+EVENTS = "/payment.v1.PaymentService/StreamPayments"
+SHORT = {"int_value: 45000": "int_value: 2000", "stream_idle_timeout: 60s": "stream_idle_timeout: 3s"}
+
+
+class Stream:
+    """An answer that goes on as long as the edge takes it, and tells when it does no longer."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.sent = 0
+        self.over = threading.Event()
+        self._backend = backend
+
+    def __call__(self, context: grpc.ServicerContext) -> Iterator[Message]:
+        context.add_callback(self.over.set)
+        while not self.over.is_set():
+            self.sent += 65536
+            yield self._backend.message("google.api.HttpBody", content_type="text/event-stream", data=b":" * 65536)
+
+
+@pytest.fixture(scope="module")
+def impatient(
+    methods: Mapping[str, Method], _backend: Backend, certificates: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Edge]:
+    """An edge with short limits."""
+    services, folder = server_ports(methods), tmp_path_factory.mktemp("impatient")
+    edge = rendered(folder, certificates, services)
+    listeners = folder / "listeners.yaml"
+    text = listeners.read_text()
+    for usual, short in SHORT.items():
+        assert usual in text
+        text = text.replace(usual, short)
+    listeners.write_text(text)
+    with serving(_backend, certificates, services), started(edge):
+        wait_until(edge.is_ready, f"Envoy is not ready; see envoy.log in {folder}")
+        yield edge
+
+
+def ask(edge: Edge, path: str) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    connection.connect(("127.0.0.1", edge.port))
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZED['authorization']}\r\n\r\n".encode()
+    )
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("rpc", "path"), [(DOWNLOAD, "/api/v1/documents/doc_1/content"), (EVENTS, "/api/v1/payments/events")]
+)
+def test_who_takes_nothing_is_cut_off_and_holds_little_until_then(
+    impatient: Edge, backend: Backend, rpc: str, path: str
+) -> None:
+    stream = Stream(backend)
+    with backend.answering(rpc, stream), ask(impatient, path):
+        assert stream.over.wait(30), "the call goes on"
+        wait_until(lambda: impatient.stat("http.edge.downstream_rq_active") == 0, "the request is kept")
+    assert stream.sent < 2 * 1024 * 1024
+
+
+def test_who_opens_no_window_in_http2_is_cut_off(impatient: Edge, backend: Backend) -> None:
+    stream, http2 = Stream(backend), h2.connection.H2Connection()
+    request = {":method": "GET", ":scheme": "http", ":authority": "x", ":path": "/api/v1/documents/doc_1/content"}
+    with backend.answering(DOWNLOAD, stream), socket.create_connection(("127.0.0.1", impatient.port)) as connection:
+        http2.initiate_connection()
+        http2.send_headers(1, [*(request | AUTHORIZED).items()], end_stream=True)
+        connection.sendall(http2.data_to_send())
+        assert stream.over.wait(30), "the call goes on"
+    assert stream.sent < 2 * 1024 * 1024
+
+
+def test_who_takes_little_is_served(impatient: Edge, backend: Backend) -> None:
+    stream = Stream(backend)
+    with backend.answering(DOWNLOAD, stream), ask(impatient, "/api/v1/documents/doc_1/content") as connection:
+        for _ in range(40):  # much longer than one may take nothing at all
+            assert len(connection.recv(65536)) > 0
+            assert not stream.over.wait(0.2), "the call was ended"
+    assert stream.over.wait(30), "the call goes on"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/payments", "/api/v1/sessions"])
+def test_who_stops_sending_is_told_so(impatient: Edge, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", impatient.port, timeout=15)
+    connection.putrequest("POST", path)
+    connection.putheader("authorization", AUTHORIZED["authorization"])
+    connection.putheader("content-length", "9")
+    connection.endheaders(b"{")
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        assert answer.status == 408
+        response = httpx.Response(408, headers=dict(answer.getheaders()), content=answer.read())
+    assert reason_of(response) == "REQUEST_TIMEOUT"
