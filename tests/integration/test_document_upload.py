@@ -6,7 +6,7 @@ import io
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 import psutil
@@ -15,7 +15,7 @@ from document.v1 import document_pb2
 
 from services.document import inspection
 from services.document.inspection import Inspector
-from services.document.objects import open_objects
+from services.document.objects import ObjectStoreUnavailable, open_objects
 from services.runtime.ids import new_id
 from tests.integration.archive import (
     CONTENT_TYPE,
@@ -115,6 +115,41 @@ async def test_a_client_that_goes_away_midway_leaves_nothing_behind(archive: Arc
         await call
     end.set()
     await eventually(partial(archive.holds, before))
+    assert not await documents_of(archive, user)
+
+
+async def test_a_client_that_goes_away_while_its_file_is_put_into_the_store_leaves_nothing_behind(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, before, put, is_put = new_id("usr"), archive.files(), archive.objects.put, asyncio.Event()
+
+    async def put_and_hang(document_id: str, file: BinaryIO) -> None:
+        await put(document_id, file)
+        is_put.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(archive.objects, "put", put_and_hang)
+    call: Any = archive.of(user, "customer").UploadDocument(requests(form(scan())))
+    async with asyncio.timeout(20):
+        await is_put.wait()
+    assert archive.files() != before
+    call.cancel()
+    await eventually(partial(archive.holds, before))
+    assert not await documents_of(archive, user)
+
+
+async def test_a_store_that_fails_after_it_has_taken_a_file_keeps_none(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, before, put = new_id("usr"), archive.files(), archive.objects.put
+
+    async def put_and_fail(document_id: str, file: BinaryIO) -> None:
+        await put(document_id, file)
+        raise ObjectStoreUnavailable
+
+    monkeypatch.setattr(archive.objects, "put", put_and_fail)
+    assert reason(await refusal(archive.upload(user, scan()))) == "OBJECT_STORE_UNAVAILABLE"
+    assert archive.files() == before
     assert not await documents_of(archive, user)
 
 
