@@ -21,6 +21,7 @@ from tests.integration.archive import (
     CONTENT_TYPE,
     MAX_BYTES,
     Archive,
+    DatabaseLost,
     form,
     open_archive,
     refusal,
@@ -151,6 +152,19 @@ async def test_a_store_that_fails_after_it_has_taken_a_file_keeps_none(
     assert reason(await refusal(archive.upload(user, scan()))) == "OBJECT_STORE_UNAVAILABLE"
     assert archive.files() == before
     assert not await documents_of(archive, user)
+
+
+async def test_a_document_whose_database_is_lost_before_it_was_committed_leaves_no_file(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, before = new_id("usr"), archive.files()
+
+    async def lost(*_: object) -> None:
+        raise DatabaseLost
+
+    monkeypatch.setattr(archive.documents, "add", lost)
+    assert reason(await refusal(archive.upload(user, scan()))) == "DATABASE_LOST"
+    assert archive.files() == before
 
 
 async def test_a_document_whose_database_is_lost_after_it_was_committed_is_there(archive: Archive) -> None:
