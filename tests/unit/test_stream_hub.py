@@ -1,104 +1,16 @@
 """The hub of status streams, over events that a test makes up."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
-from google.type.money_pb2 import Money as MoneyProto
-from payment.v1 import payment_pb2
 
-from services.payment.domain import Change, State
-from services.payment.ledger.domain import Money
+from services.payment.domain import State
 from services.payment.streams import hub as hub_module
 from services.payment.streams.domain import Kind, StreamEnded, Topic
-from services.payment.streams.events import Event
-from services.payment.streams.hub import PAGE, TAIL, Hub, Watcher
+from services.payment.streams.hub import PAGE, TAIL, Watcher
 from services.runtime import deadline
-from services.runtime.postgres import DatabaseUnavailable
-
-PAYMENT = Topic(Kind.PAYMENT, "pay_1")
-PAYER = Topic(Kind.USER, "usr_1")
-SECONDS = 10
-
-
-class FakeEvents:
-    """What is committed, and how often it was read."""
-
-    def __init__(self) -> None:
-        self.committed: dict[Topic, list[Event]] = {}
-        self.reads: Counter[Kind] = Counter()
-        self.rows = 0
-        self.most_rows = 0
-        self.away = False
-
-    def commit(self, topic: Topic, state: State = State.AUTHORIZED) -> Event:
-        events = self.committed.setdefault(topic, [])
-        position = len(events) + 1
-        euro = Money("EUR", 1)
-        change = Change("pay_1", "usr_1", "usr_2", euro, "", position, state, "", euro, datetime.now(UTC))
-        events.append(Event(position, change))
-        return events[-1]
-
-    async def after(self, kind: Kind, positions: Mapping[str, int], limit: int) -> Mapping[Topic, Sequence[Event]]:
-        self.reads[kind] += 1
-        await asyncio.sleep(0)
-        if self.away:
-            raise DatabaseUnavailable
-        topics = {Topic(kind, name): after for name, after in positions.items()}
-        found = {topic: self.committed.get(topic, [])[after : after + limit] for topic, after in topics.items()}
-        rows = sum(map(len, found.values()))
-        self.rows, self.most_rows = self.rows + rows, max(self.most_rows, rows)
-        return {topic: events for topic, events in found.items() if events}
-
-
-class FakeBus:
-    """Tells what a test tells it."""
-
-    def __init__(self) -> None:
-        self.heard: Callable[[str, bytes], None] = lambda _, __: None
-
-    async def listen(self, _: str, heard: Callable[[str, bytes], None]) -> None:
-        self.heard = heard
-
-    def tell(self, payment_id: str = "pay_1", payer_id: str = "usr_1", payee_id: str = "usr_2") -> None:
-        event = payment_pb2.PaymentEvent(
-            payment_id=payment_id,
-            sequence=1,
-            state=payment_pb2.Payment.AUTHORIZED,
-            payer_id=payer_id,
-            payee_id=payee_id,
-            amount=MoneyProto(currency_code="EUR"),
-            create_time=Timestamp(),
-        )
-        self.heard(f"payment.{payment_id}", event.SerializeToString())
-
-
-@asynccontextmanager
-async def running(events: FakeEvents, bus: FakeBus, **seconds: float) -> AsyncIterator[Hub]:
-    long = {"look_seconds": 1000.0, "heartbeat_seconds": 1000.0}
-    hub = Hub(events, bus, **{**long, **seconds})  # type: ignore[arg-type]  # hand-written fakes
-    task = asyncio.create_task(hub.run())
-    await asyncio.sleep(0)
-    try:
-        yield hub
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def seen(watcher: Watcher, number: int) -> list[int]:
-    """The positions of the next so many events."""
-    positions: list[int] = []
-    async with asyncio.timeout(SECONDS):
-        while len(positions) < number:
-            positions += [event.position for event in await watcher.more()]
-    return positions
+from tests.unit.topics import PAYER, PAYMENT, SECONDS, FakeBus, FakeEvents, running, seen, until
 
 
 async def test_however_many_watch_the_database_is_asked_once() -> None:
@@ -211,35 +123,52 @@ async def test_events_are_at_hand_for_a_moment_only() -> None:
         events.commit(PAYER)
         bus.tell()
         await seen(watcher, 1)
-        async with asyncio.timeout(SECONDS):
-            while watcher.topic.after(0):  # noqa: ASYNC110  # the hub tells nobody
-                await asyncio.sleep(0.01)
+        await until(lambda: not watcher.topic.after(0))
         assert watcher.topic.after(0) is None
         assert watcher.topic.after(1) == ()
 
 
 async def test_watchers_go_on_when_the_database_was_away() -> None:
     events, bus = FakeEvents(), FakeBus()
-    async with running(events, bus, look_seconds=0.2) as hub:
+    async with running(events, bus) as hub:
         watcher = hub.open(PAYMENT, 0, 0)
         await asyncio.sleep(0.05)
         events.away = True
+        events.reads.clear()
         events.commit(PAYMENT)
         bus.tell()
-        await asyncio.sleep(0.1)
+        await until(lambda: events.reads[Kind.PAYMENT] >= 2)
         events.away = False
         assert await seen(watcher, 1) == [1]
+
+
+async def test_whoever_is_behind_while_the_database_is_away_goes_on_with_a_heartbeat() -> None:
+    events = FakeEvents()
+    for _ in range(3 * TAIL):
+        events.commit(PAYER)
+    async with running(events, FakeBus(), heartbeat_seconds=0.2) as hub:
+        events.away = True
+        watcher = hub.open(PAYER, 0, 3 * TAIL)
+        assert list(await watcher.more()) == []
+        events.away = False
+        assert await seen(watcher, 3 * TAIL) == list(range(1, 3 * TAIL + 1))
 
 
 async def test_a_topic_that_is_left_and_found_again_while_it_is_read_has_no_gap() -> None:
     events, bus = FakeEvents(), FakeBus()
     for _ in range(5):
         events.commit(PAYER)
-    async with running(events, bus, look_seconds=0.1) as hub:
+    async with running(events, bus) as hub:
+        events.going_on.clear()
         first = hub.open(PAYER, 4, 5)
-        await asyncio.sleep(0)  # its topic is being read, from 4 on
+        await until(lambda: events.reads[Kind.USER] == 1)  # it is being read, from 4 on
         hub.close(first)
-        assert await seen(hub.open(PAYER, 0, 5), 5) == [1, 2, 3, 4, 5]
+        others = [hub.open(PAYER, after, 5) for after in (0, 3)]
+        events.going_on.set()
+        assert [await seen(others[0], 5), await seen(others[1], 2)] == [[1, 2, 3, 4, 5], [4, 5]]
+        events.commit(PAYER)
+        bus.tell()
+        assert [await seen(other, 1) for other in others] == [[6], [6]]
 
 
 async def test_idle_streams_have_heartbeats_that_do_not_come_all_at_once() -> None:
@@ -269,6 +198,18 @@ async def test_a_payment_that_is_final_ends_its_stream_after_all_that_came_until
         assert watcher.finished
 
 
+async def test_a_payment_that_was_refunded_hundreds_of_times_is_told_to_the_last() -> None:
+    events, number = FakeEvents(), PAGE + TAIL + 1
+    for _ in range(number):
+        events.commit(PAYMENT, State.SETTLED)
+    async with running(events, FakeBus()) as hub:
+        watcher = hub.open(PAYMENT, 0, number)
+        positions: list[int] = []
+        while not watcher.finished:
+            positions += await seen(watcher, 1)
+        assert positions == list(range(1, number + 1))
+
+
 async def test_a_user_is_never_final() -> None:
     events = FakeEvents()
     events.commit(PAYER, State.SETTLED)
@@ -291,8 +232,8 @@ async def test_a_server_that_stops_ends_all_streams_one_after_the_other_and_take
         waiting = [asyncio.create_task(ended(hub.open(PAYMENT, 0, 0))) for _ in range(200)]
         await asyncio.sleep(0)
         hub.end()
-        late = await ended(hub.open(PAYMENT, 0, 0))
         async with asyncio.timeout(SECONDS):
+            late = await ended(hub.open(PAYMENT, 0, 0))
             times = await asyncio.gather(*waiting)
         assert min(times) - late < 0.2 <= max(times) - min(times) < 4
 

@@ -15,7 +15,7 @@ from services.payment.streams.events import Event
 from services.payment.streams.store import Events
 from services.runtime import deadline
 from services.runtime.bus import Bus
-from services.runtime.errors import Error
+from services.runtime.errors import Error, Unavailable
 from services.runtime.worker import repeat
 
 HEARTBEAT_SECONDS = 15.0
@@ -140,9 +140,10 @@ class Hub:
                 self._to_read.update(topic for topic in topics if topic in self._topics)
                 raise
             for topic, events in found.items():
-                still = self._topics.get(topic)
-                if still and (not still.add(events) or len(events) == limit):
-                    self._to_read.add(topic)
+                if still := self._topics.get(topic):
+                    still.add(events)
+                    if len(events) == limit:
+                        self._to_read.add(topic)
         return bool(self._to_read)
 
     async def _beat(self) -> None:
@@ -175,13 +176,11 @@ class _Topic:
             return ()
         return self._tail[-wanted:] if wanted <= len(self._tail) else None
 
-    def add(self, events: Sequence[Event]) -> bool:
-        """Adds what was read, and wakes the watchers. Returns whether it belongs here.
+    def add(self, events: Sequence[Event]) -> None:
+        """Adds what was read, and wakes the watchers.
 
-        It does not when the topic was left by all and found by others while it was read.
+        They may be for others, who watched before and were elsewhere: then there is no tail yet that they could tear.
         """
-        if events[0].position > self.newest + 1:
-            return False
         new = [event for event in events if event.position > self.newest]
         if new:
             self._tail = (*self._tail, *new)[-TAIL:]
@@ -189,7 +188,6 @@ class _Topic:
             self.newest = new[-1].position
             for watcher in self.watchers:
                 watcher.wake()
-        return True
 
     def forget(self) -> None:
         """Lets go of what has been at hand long enough."""
@@ -236,7 +234,7 @@ class Watcher:
     async def more(self) -> Sequence[Event]:
         """Waits for the next events, and returns them in their order; none of them is a heartbeat.
 
-        Raises what the stream is ended with, and DatabaseUnavailable.
+        Raises what the stream is ended with.
         """
         while True:
             if self._ended:
@@ -261,5 +259,8 @@ class Watcher:
 
     async def _page(self) -> Sequence[Event]:
         topic = self.topic.name
-        found = await self._events.after(topic.kind, {topic.id: self._position}, PAGE)
+        try:
+            found = await self._events.after(topic.kind, {topic.id: self._position}, PAGE)
+        except Unavailable:  # it tries again when it is woken, by its next heartbeat at the latest
+            return ()
         return found.get(topic, ())
