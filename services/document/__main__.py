@@ -24,7 +24,7 @@ from services.runtime.bus import open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, ServerSettings
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import open_database
-from services.runtime.server import serve
+from services.runtime.server import once, serve
 from services.runtime.tls import Identity
 
 
@@ -72,7 +72,7 @@ async def main(settings: Settings) -> None:
             settings,
             register,
             background=background,
-            ready=[database.ping, objects.ping],
+            ready=[database.ping, once(objects.ping)],  # payments need no files
             idempotency=idempotency.of_streams(database),
             options=LITTLE_AHEAD,
         )

@@ -41,6 +41,19 @@ Register = Callable[[grpc.aio.Server], None]
 Check = Callable[[], Awaitable[None]]
 
 
+def once(check: Check) -> Check:
+    """Returns a check that has to pass only once: of what must be set right, and can be done without for a while."""
+    passed = False
+
+    async def passes() -> None:
+        nonlocal passed
+        if not passed:
+            await check()
+            passed = True
+
+    return passes
+
+
 def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
     """What every call passes through, outermost first."""
     every = [
