@@ -20,6 +20,8 @@ Scores = npt.NDArray[np.float32]
 
 ALPHABET = "<0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """All that a machine-readable zone may contain."""
+_LIKE_FILLERS = "く≤〈❮"
+"""What the network takes rows of < for, of the thousands of characters that it knows."""
 LINE_HEIGHT = 48
 """Of the picture of a line, in pixels: the network has learnt with it."""
 SIDES = 32
@@ -35,6 +37,8 @@ class Models:
     scribe: Any
     columns: list[int]
     """Which of the scribe's classes are wanted: no character, then those of ALPHABET."""
+    fillers: list[int]
+    """Those that look like <."""
 
     def find(self, picture: Grey) -> Scores:
         """Returns how likely it is for each pixel that it belongs to the middle of a line of text."""
@@ -48,6 +52,7 @@ class Models:
         layer = line / np.float32(127.5) - np.float32(1)
         (read,) = self.scribe.run(None, {"x": np.repeat(layer[None, None], 3, 1)})
         scores: Scores = read[0][:, self.columns]
+        scores[:, 1 + ALPHABET.index("<")] += read[0][:, self.fillers].sum(1)
         return scores
 
 
@@ -67,4 +72,5 @@ def load() -> Models:
         for name in ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")
     )
     classes = ["", *scribe.get_modelmeta().custom_metadata_map["character"].splitlines()]
-    return Models(finder, scribe, [0, *(classes.index(one) for one in ALPHABET)])
+    wanted, fillers = ([classes.index(one) for one in characters] for characters in (ALPHABET, _LIKE_FILLERS))
+    return Models(finder, scribe, [0, *wanted], fillers)
