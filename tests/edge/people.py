@@ -73,7 +73,8 @@ class Person:
             found: Json = self.client.get(f"/api/v1/documents/{document_id}").json()
             return found
 
-        wait_until(lambda: document().get("state") in {"VERIFIED", "REJECTED"}, f"{document_id} is not read")
+        is_read = {"VERIFIED", "REJECTED"}  # which takes a second of a core, of as many cores as there are for it
+        wait_until(lambda: document().get("state") in is_read, f"{document_id} is not read", seconds=120)
         return document()
 
     def pay(self, payee: "Person", units: int, key: str | None = None, **amount: Any) -> httpx.Response:
