@@ -5,8 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,6 +20,7 @@ from tests.edge.people import People, Person
 from tests.edge.stack import Stack
 
 STREAMS_PER_USER = 3
+SCRIPT = (Path(__file__).parent / "page.js").read_text()
 
 
 @pytest.fixture(scope="package")
@@ -38,7 +38,16 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Serves the page, in one piece."""
+        page = f'<!doctype html><meta charset="utf-8"><title>A page</title><script>{SCRIPT}</script>'.encode()
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
     def log_message(self, *_: Any) -> None:
         """Says nothing."""
 
@@ -46,7 +55,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="package")
 def origin() -> Iterator[str]:
     """Where the page is: a loopback address that is not the edge's."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(Path(__file__).parent)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     thread = Thread(target=server.serve_forever)
     thread.start()
     yield f"http://localhost:{server.server_port}"
@@ -93,6 +102,6 @@ async def tab(chromium: Browser, origin: str, edge_url: str) -> AsyncIterator[Ta
     page = await context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    await page.goto(f"{origin}/page.html")
+    await page.goto(f"{origin}")
     yield Tab(page, edge_url, asked)
     await context.close()

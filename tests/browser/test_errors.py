@@ -13,14 +13,17 @@ async def test_errors_are_readable_whoever_made_them(tab: Tab, people: People) -
     somebody = people.sign_up()
     for path, status, reason in [
         ("/api/v1/payments/pay_none", 404, "PAYMENT_NOT_FOUND"),
+        ("/api/v1/nothing", 404, "ROUTE_NOT_FOUND"),
         ("/api/v1/users", 403, ""),
     ]:
         answer = await tab.ask(path, somebody)
         assert answer.get("status") == status, (path, answer)
         assert reason in answer["text"]
         assert json.loads(answer["text"])["details"]
-        assert answer["headers"]["x-request-id"]
+    not_so = await tab.ask("/api/v1/payments", somebody, method="DELETE")
+    assert (not_so.get("status"), not_so.get("text", "").count("METHOD_NOT_ALLOWED")) == (405, 1), not_so
     nobody = await tab.ask("/api/v1/users/me")
+    assert nobody["headers"]["x-request-id"]
     assert (nobody["status"], nobody["headers"]["www-authenticate"]) == (401, "Bearer")
 
 
@@ -58,7 +61,7 @@ async def test_a_page_of_a_stranger_reads_nothing(
     somebody = people.sign_up()
     context = await chromium.new_context(ignore_https_errors=True)
     page = await context.new_page()
-    await page.goto(f"{origin.replace('localhost', '127.0.0.1')}/page.html")
+    await page.goto(f"{origin.replace('localhost', '127.0.0.1')}")
     stranger = Tab(page, edge_url, [])
     assert "failed" in await stranger.ask("/api/v1/users/me", somebody)
     assert "failed" in await stranger.ask("/.well-known/jwks.json")
