@@ -25,3 +25,5 @@ TD1 = (
     _cells(*_DATES, (LETTERS, 3), (ALPHABET, 11), (DIGITS, 1)),
     _cells((LETTERS, 30)),
 )
+CHECKED = {ALPHABET, DIGITS}
+"""What may be in cells that check digits are about. There are none for names, states and sexes."""

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from services.document.reader.glyphs import Comparison
-from services.document.reader.layouts import TD1, TD3, Layout
+from services.document.reader.layouts import CHECKED, TD1, TD3, Layout
 from services.document.reader.lines import Line, cut, find, shrunk, zones
 from services.document.reader.models import ALPHABET, LINE_HEIGHT, Grey, Models
 from services.document.reader.text import Row, readings, row
@@ -100,23 +100,27 @@ def _decide(comparison: Comparison, rows: Sequence[Row], layout: Layout) -> tupl
     if any(sure < _SURE for line in read for _, sure in line):
         return ()
     like, shapes = comparison.likeness(["".join(characters[0] for characters, _ in line) for line in read])
-    cells = [
-        _character(characters, dict(zip(ALPHABET, shape, strict=True)) if like > _KNOWN else {})
-        for line, alike in zip(read, shapes, strict=True)
-        for (characters, _), shape in zip(line, alike, strict=True)
-    ]
-    text = "".join(character for character, _ in cells)
+    text, doubts = "", []
+    for one, alike, line, allowed in zip(rows, shapes, read, layout, strict=True):
+        for cell, (characters, _) in enumerate(line):
+            seen, drawn = (dict(zip(ALPHABET, scores[cell], strict=True)) for scores in (one.scores, alike))
+            character, clear = _character(characters, seen, drawn if like > _KNOWN else {})
+            text += character
+            if not clear:
+                doubts.append(allowed[cell])
     lines = tuple(text[start : start + len(layout[0])] for start in range(0, len(text), len(layout[0])))
-    return lines if all(clear for _, clear in cells) or _is_confirmed(lines) else ()
+    return lines if not doubts or (set(doubts) <= CHECKED and _is_confirmed(lines)) else ()
 
 
-def _character(characters: str, alike: dict[str, float]) -> tuple[str, bool]:
-    """Returns what is in a cell, and whether that is clear."""
-    if not alike:
-        return characters[0], len(characters) == 1
-    best, *others = sorted(characters, key=lambda one: -alike[one])
-    clear = all(alike[best] - alike[one] > _CLEARLY for one in others)
-    return best, clear and max(alike.values()) - alike[best] < _OTHER
+def _character(characters: str, seen: dict[str, float], drawn: dict[str, float]) -> tuple[str, bool]:
+    """Returns what is in a cell, and whether that is clear: to the network, and by its shape."""
+    if not drawn:
+        return characters[0], len(characters) == 1 and seen[characters[0]] > _SURE
+    best, *others = sorted(characters, key=lambda one: -drawn[one])
+    if any(drawn[best] - drawn[one] < _CLEARLY for one in others):
+        return best, False
+    ahead = max(drawn.values()) - drawn[best]
+    return best, ahead == 0 or (seen[best] > _SURE and ahead < _OTHER)
 
 
 def _is_confirmed(lines: tuple[str, ...]) -> bool:
