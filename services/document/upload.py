@@ -31,8 +31,8 @@ from services.runtime.ids import new_id
 
 STALLED_SECONDS = 30.0
 """After which an upload has lost its place that nothing arrives of."""
-DRAINED_BYTES = 8 * 1024 * 1024
-DRAINED_SECONDS = 1.0
+DRAINED_BYTES = 64 * 1024 * 1024
+DRAINED_SECONDS = 2.0
 
 
 class UploadStalled(InvalidArgument):
