@@ -15,9 +15,9 @@ _LONGEST_SHOWN = 64
 _LONGEST_PADDING = 256
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046, 5.1.1
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_EXTENDED_NAME = re.compile(
-    r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'((?:[!#$&+\-.^_`|~\w]|%[0-9a-f]{2})*)\s*(?:;|$)",
-    re.IGNORECASE | re.ASCII,
+_PARAMETER = re.compile(r';\s*([^\s;="]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')  # RFC 6266, 4.1
+_EXTENDED_VALUE = re.compile(
+    r"(utf-8|iso-8859-1)'[^']*'((?:[!#$&+\-.^_`|~\w]|%[0-9a-f]{2})*)\s*", re.IGNORECASE | re.ASCII
 )  # RFC 5987
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 _CHARSET = "_charset_"  # RFC 7578, 4.6: the encoding of the other fields. Ours are ASCII.
@@ -183,6 +183,9 @@ def _require_plain(segment: MultipartSegment) -> None:
         raise InvalidMultipart(problem="a part's headers have control characters")
     if any(names.count(name) > 1 for name in ("Content-Disposition", "Content-Type", "Content-Transfer-Encoding")):
         raise InvalidMultipart(problem="a part has a header twice")
+    parameters = [name for name, _ in _parameters(segment)]
+    if len(parameters) > len(set(parameters)):
+        raise InvalidMultipart(problem="a part's Content-Disposition has a parameter twice")
     if (segment.content_type or "").startswith("multipart/"):
         raise InvalidMultipart(problem="a part is a multipart itself")
     encoding = segment.header("Content-Transfer-Encoding", "").strip().lower()
@@ -190,9 +193,14 @@ def _require_plain(segment: MultipartSegment) -> None:
         raise InvalidMultipart(problem=f"a part is encoded as {encoding[:_LONGEST_SHOWN]}: send it as it is")
 
 
+def _parameters(segment: MultipartSegment) -> list[tuple[str, str]]:
+    """The names, in lower case, and values of a disposition's parameters, as they are written."""
+    return [(name.lower(), value) for name, value in _PARAMETER.findall(segment["Content-Disposition"])]
+
+
 def _file_name(segment: MultipartSegment) -> str:
     name = segment.filename or ""
-    if extended := _EXTENDED_NAME.search(segment["Content-Disposition"]):
+    if extended := _EXTENDED_VALUE.fullmatch(dict(_parameters(segment)).get("filename*", "")):
         name = unquote_to_bytes(extended[2]).decode(extended[1], errors="replace")
     if "\0" in name:
         raise InvalidMultipart(problem="the file's name has a null character")
