@@ -23,11 +23,11 @@ def passport(code: str = "P<", name: str = NAME, born: str = "740812", expires: 
     return f"{code}UTO{name}".ljust(44, "<"), second
 
 
-def card(code: str = "I<") -> tuple[str, ...]:
+def card(code: str = "I<", name: str = NAME) -> tuple[str, ...]:
     first = f"{code}UTOD231458907".ljust(30, "<")
     dates = "7408122", "310415" + check_digit("310415")
     composite = check_digit(first[5:] + dates[0] + dates[1] + "<" * 11)
-    return first, f"{dates[0]}F{dates[1]}UTO".ljust(29, "<") + composite, NAME.ljust(30, "<")
+    return first, f"{dates[0]}F{dates[1]}UTO".ljust(29, "<") + composite, name.ljust(30, "<")
 
 
 def changed(lines: tuple[str, ...], line: int, place: int, character: str) -> tuple[str, ...]:
@@ -71,6 +71,9 @@ def test_a_document_is_verified_when_all_checks_of_its_kind_pass(kind: Kind, lin
         (Kind.ID_CARD, card("D<")),
         (Kind.DRIVING_LICENCE, passport()),
         (Kind.DRIVING_LICENCE, card("C<")),
+        (Kind.PASSPORT, passport(code="<<")),
+        (Kind.ID_CARD, card("<<")),
+        (Kind.DRIVING_LICENCE, card("<<")),
     ],
 )
 def test_a_document_of_another_kind_is_rejected(kind: Kind, lines: tuple[str, ...]) -> None:
@@ -186,6 +189,13 @@ def test_another_name_fails_and_the_reason_does_not_tell_the_documents(name: str
     [detail] = [one.detail for one in verdict.checks if one.detail]
     assert words in detail
     assert "MARIA" not in detail.upper()
+
+
+@pytest.mark.parametrize("name", ["Mariam Livingstone", "Vladimir Mario Lipatov Putin"])
+def test_a_card_whose_name_fills_its_line_is_nobody_elses(name: str) -> None:
+    lines = card(name="LI<<ALEXANDRINA<ELISABETH<MARI")
+    assert judge(facts(Kind.ID_CARD, lines, "Alexandrina Elisabeth Maria Li")).state is State.VERIFIED
+    assert problems(judge(facts(Kind.ID_CARD, lines, name))) == {"NAME_MATCHES": "FAILED"}
 
 
 @pytest.mark.parametrize("name", ["<<ANNA", "ER1KSSON<<ANNA"])

@@ -115,6 +115,44 @@ def test_of_a_cut_name_what_is_there_is_compared(profile: str, zone: str) -> Non
     assert not matches(profile, zone)
 
 
+@pytest.mark.parametrize(
+    ("profile", "zone"),
+    [
+        ("Ada Lovelace", "LOVELACE<<ADA<AUGUSTA<ELISABET"),
+        ("Augusta Lovelace", "LOVELACE<<ADA<AUGUSTA<ELISABET"),
+        ("Ada Elisabeth Lovelace", "LOVELACE<<ADA<AUGUSTA<ELISABET"),
+        ("Ada Augusta Elisabeth Charlotte Lovelace", "LOVELACE<<ADA<AUGUSTA<ELISABET"),
+        ("María de la Cruz Rodríguez Montalbán", "DELACRUZ<RODRIGUEZ<<MARIA"),
+        ("María Carmen Delacruz", "DE<LA<CRUZ<<MARIA<CARM"),
+        ("Anna-Maria Alexandrina Charlotte Eriksson", "ERIKSSON<<ANNAMARIA<ALEXANDRI"),
+        ("Wolfeschlegelsteinhausenbergerdorff", "WOLFESCHLEGELSTEINHAUSENBERGER"),
+    ],
+)
+def test_of_a_cut_name_the_end_may_be_missing_and_what_a_profile_may_always_leave_out(profile: str, zone: str) -> None:
+    assert matches(profile, zone, cut=True)
+
+
+@pytest.mark.parametrize(
+    ("profile", "zone"),
+    [
+        ("Mariam Livingstone", "LI<<ALEXANDRINA<ELISABETH<MARI"),
+        ("Vladimir Mario Lipatov Putin", "LI<<ALEXANDRINA<ELISABETH<MARI"),
+        ("Maria Li", "LI<<ALEXANDRINA<ELISABETH<MARI"),
+        ("Alexandrina Livingstone", "LI<<ALEXANDRINA<ELISABETH<MARI"),
+        ("Alexandrina Elisabeth Li Putin", "LI<<ALEXANDRINA<ELISABETH<MARI"),
+        ("Garciano Rodriguezman Mariana Putin Vladimir", "GARCIA<RODRIGUEZ<<MARIA<CARMEN"),
+        ("Garciano Rodriguezman Mariana Carmenita", "GARCIA<RODRIGUEZ<<MARIA<CARMEN"),
+        ("Garcia Rodriguez Mariana Carmen", "GARCIA<RODRIGUEZ<<MARIA<CARMEN"),
+        ("Garcia Rodriguez Maria Putin", "GARCIA<RODRIGUEZ<<MARIA<CARMEN"),
+        ("Garcia Maria Carmen Putin", "GARCIA<RODRIGUEZ<<MARIA<CARMEN"),
+        ("Garcia Rodriguez Putin", "GARCIA<RODRIGUEZ<<GARCIA"),
+        ("Delacruz Marianne", "DE<LA<CRUZ<<MARIA<CARM"),
+    ],
+)
+def test_a_name_that_shares_beginnings_with_a_cut_one_is_another(profile: str, zone: str) -> None:
+    assert not matches(profile, zone, cut=True)
+
+
 @pytest.mark.parametrize("name", ["田中太郎", "محمد", "Ada 2", "Ada Ⅱ2"])
 def test_a_name_of_other_letters_cannot_be_compared(name: str) -> None:
     with pytest.raises(names.NotTransliterable):

@@ -19,9 +19,9 @@ Finding = tuple[Outcome, str]
 _PASSED: Finding = (Outcome.PASSED, "")
 _NO_ZONE: Finding = (Outcome.UNREADABLE, "It cannot be told without the machine-readable zone.")
 _CODES = {
-    Kind.PASSPORT: (mrz.TD3, "P", "a passport"),
-    Kind.ID_CARD: (mrz.TD1, "IAC", "an identity card"),
-    Kind.DRIVING_LICENCE: (mrz.TD1, "DI", "a driving licence"),
+    Kind.PASSPORT: (mrz.TD3, ("P",), "a passport"),
+    Kind.ID_CARD: (mrz.TD1, ("I", "A", "C"), "an identity card"),
+    Kind.DRIVING_LICENCE: (mrz.TD1, ("D", "I"), "a driving licence"),
 }
 """What a kind's zone begins with. ICAO has none for driving licences; those that cross borders say I, others D."""
 _ANOTHER_PICTURE = "Send a sharp picture of the whole page, straight from above and without reflections."
@@ -181,6 +181,8 @@ def _what_differs(display_name: str, zone: Zone) -> str:
         return "The document's surname is not in your profile's name."
     if given and not names.given_name_is_in(profile, given, cut=cut):
         return "None of the document's given names is in your profile's name."
+    if cut:
+        return "The document's name is cut, and what is there of it is not in your profile's name."
     return "Your profile's name has names that the document lacks."
 
 

@@ -109,18 +109,42 @@ def match(profile: Sequence[Word], surname: Sequence[str], given: Sequence[str],
         profile: the name's words, in any order.
         surname: the primary identifier's words.
         given: the secondary identifier's words. All but one may be missing in the profile.
-        cut: whether parts of the document's name may not be there.
+        cut: whether the end of the document's name, and of words of its surname, may not be there. If it is not,
+            the profile has every word of the document, or no other than these, the first given name among them.
     """
-    each = [[_covers(word, one, cut=cut) for one in (*surname, *given)] for word in profile]
-    # What places all words of the profile, and what places the whole surname, can be made one (Mendelsohn, Dulmage).
-    in_any_order = (
-        len(profile) >= len(surname) + bool(given)
-        and (_all_placed(each) or (cut and given_name_is_in(profile, given, cut=cut)))
-        and _all_placed([[row[one] for row in each] for one in range(len(surname))])
+    whole = _in_any_order(profile, surname, given, required=len(surname), cut=False) or any(
+        _are_given(_without(profile, run), given) for run in _runs(profile, surname, cut=False)
     )
-    return in_any_order or any(
-        _are_given([*profile[: run.start], *profile[run.stop :]], given, cut=cut)
-        for run in _runs(profile, surname, cut=cut)
+    return whole or (cut and _match_cut(profile, surname, given))
+
+
+def _match_cut(profile: Sequence[Word], surname: Sequence[str], given: Sequence[str]) -> bool:
+    zone = (*surname, *given)
+    shortened = range(1, len(surname))  # for the given names to have room, all but the first
+    all_there = [
+        [_covers(word, one, cut=place in shortened or place == len(zone) - 1) for word in profile]
+        for place, one in enumerate(zone)
+    ]
+    return (
+        _all_placed(all_there)
+        or _in_any_order(profile, surname, given, required=len(surname) + bool(given), cut=True)
+        or any(_is_there(_without(profile, run), given) for run in _runs(profile, surname, cut=not given))
+    )
+
+
+def _in_any_order(
+    profile: Sequence[Word], surname: Sequence[str], given: Sequence[str], *, required: int, cut: bool
+) -> bool:
+    """Tells whether each word of a profile is one of a document's, whose first ones are required; cut: its last is."""
+    zone = (*surname, *given)
+    each = [
+        [_covers(word, one, cut=cut and place == len(zone) - 1) for place, one in enumerate(zone)] for word in profile
+    ]
+    # What places all words of the profile, and what places the required, can be made one (Mendelsohn, Dulmage).
+    return (
+        len(profile) >= len(surname) + bool(given)
+        and _all_placed(each)
+        and _all_placed([[row[one] for row in each] for one in range(required)])
     )
 
 
@@ -130,33 +154,48 @@ def _runs(profile: Sequence[Word], surname: Sequence[str], *, cut: bool) -> list
     return [run for run in _neighbours(profile) if whole and _covers(_joined(profile[run]), whole, cut=cut)]
 
 
-def _are_given(rest: Sequence[Word], given: Sequence[str], *, cut: bool) -> bool:
+def _without(profile: Sequence[Word], run: slice) -> Sequence[Word]:
+    return [*profile[: run.start], *profile[run.stop :]]
+
+
+def _are_given(rest: Sequence[Word], given: Sequence[str]) -> bool:
     """Tells whether what a name has beside the surname are given names, at least one where there are any."""
-    if cut:
-        return not given or given_name_is_in(rest, given, cut=True)
     if not rest or not given:
         return not rest and not given
-    return _all_placed([[_covers(word, one, cut=False) for one in given] for word in rest]) or _in_order(rest, given)
+    in_any_order = _all_placed([[_covers(word, one, cut=False) for one in given] for word in rest])
+    return in_any_order or _in_order(len(rest), _pairs(rest, given, cut=False))
 
 
-def _in_order(rest: Sequence[Word], given: Sequence[str]) -> bool:
-    """Tells whether words are given names in their order, where one of a side may be several of the other.
+def _is_there(rest: Sequence[Word], given: Sequence[str]) -> bool:
+    """Tells whether what a name has beside the surname has all given names, in their order, the last of them cut."""
+    pairs = [(given_run, words_run) for words_run, given_run in _pairs(rest, given, cut=True)]
+    return _in_order(len(given), sorted(pairs, key=lambda pair: pair[0].start))
 
-    Given names may be left out.
-    """
-    pairs = [
+
+def _pairs(rest: Sequence[Word], given: Sequence[str], *, cut: bool) -> list[tuple[slice, slice]]:
+    """Returns which words are which given names, where one of a side may be several of the other; cut: the last is."""
+    return [
         (words_run, given_run)
         for words_run in _neighbours(rest)
         for given_run in _neighbours(given)
         if 1 in (words_run.stop - words_run.start, given_run.stop - given_run.start)
-        and _covers(_joined(rest[words_run]), "".join(given[given_run]), cut=False)
+        and _covers(_joined(rest[words_run]), "".join(given[given_run]), cut=cut and given_run.stop == len(given))
     ]
+
+
+def _in_order(count: int, pairs: Sequence[tuple[slice, slice]]) -> bool:
+    """Tells whether so many words of one name are, in their order, words of the other, which may have more.
+
+    Args:
+        count: how many words the one has.
+        pairs: which of them are which of the other's, sorted by where the former begin.
+    """
     reached = {0: 0}
-    """For so many words: the fewest given names that they need to have used up."""
-    for words_run, given_run in pairs:  # sorted by where the words begin
-        if words_run.start in reached and reached[words_run.start] <= given_run.start:
-            reached[words_run.stop] = min(given_run.stop, reached.get(words_run.stop, given_run.stop))
-    return len(rest) in reached
+    """For so many words: the fewest of the other's that they need to have used up."""
+    for one, other in pairs:
+        if one.start in reached and reached[one.start] <= other.start:
+            reached[one.stop] = min(other.stop, reached.get(one.stop, other.stop))
+    return count in reached
 
 
 def _all_placed(fits: Sequence[Sequence[bool]]) -> bool:
