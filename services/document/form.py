@@ -11,7 +11,8 @@ from services.runtime.errors import FieldViolation, InvalidArgument
 FORM_DATA = "multipart/form-data"
 MOST_BYTES_BESIDE_FILE = 64 * 1024
 """What a body may hold beside the file: headers, the kind, and what precedes and follows the parts."""
-_LONGEST_SHOWN = 64
+LONGEST_SHOWN = 64
+"""Characters of what a client wrote that it is told again."""
 _LONGEST_PADDING = 256
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046, 5.1.1
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -68,7 +69,7 @@ class Form:
         """Takes the request's content type. Raises NotMultipart or InvalidMultipart."""
         media_type, options = parse_options_header(content_type)
         if media_type != FORM_DATA:
-            raise NotMultipart(content_type=media_type[:_LONGEST_SHOWN])
+            raise NotMultipart(content_type=media_type[:LONGEST_SHOWN])
         boundary = options.get("boundary", "")
         if not _BOUNDARY.fullmatch(boundary):
             problem = "is not 1 to 70 of the characters that RFC 2046 lists" if boundary else "is missing"
@@ -132,7 +133,7 @@ class Form:
         elif self._part == "file" and self._file_name is None:
             self._file_name = _file_name(segment)
         elif self._part != _CHARSET:
-            raise UnexpectedPart(self._part[:_LONGEST_SHOWN])
+            raise UnexpectedPart(self._part[:LONGEST_SHOWN])
 
 
 class _Lines:
@@ -172,7 +173,7 @@ class _Lines:
 def _kind(value: bytearray) -> Kind:
     kind = value.decode(errors="replace")
     if kind not in Kind.__members__:
-        raise UnknownDocumentKind(kind[:_LONGEST_SHOWN])
+        raise UnknownDocumentKind(kind[:LONGEST_SHOWN])
     return Kind[kind]
 
 
@@ -190,7 +191,7 @@ def _require_plain(segment: MultipartSegment) -> None:
         raise InvalidMultipart(problem="a part is a multipart itself")
     encoding = segment.header("Content-Transfer-Encoding", "").strip().lower()
     if encoding not in _PLAIN_ENCODINGS:
-        raise InvalidMultipart(problem=f"a part is encoded as {encoding[:_LONGEST_SHOWN]}: send it as it is")
+        raise InvalidMultipart(problem=f"a part is encoded as {encoding[:LONGEST_SHOWN]}: send it as it is")
 
 
 def _parameters(segment: MultipartSegment) -> list[tuple[str, str]]:

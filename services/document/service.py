@@ -40,6 +40,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
             caller.current().user_id,
             _bodies(requests),
             content_digest=", ".join(str(value) for name, value in headers if name == "content-digest"),
+            content_encoding=", ".join(str(value) for name, value in headers if name == "content-encoding"),
             length=next((int(value) for name, value in headers if name == "x-content-length"), None),
         )
         return await self._uploads.take(upload, _document)

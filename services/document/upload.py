@@ -20,7 +20,7 @@ from services.document.domain import (
     content_type_of,
     display_name,
 )
-from services.document.form import MOST_BYTES_BESIDE_FILE, Form, IncompleteUpload
+from services.document.form import LONGEST_SHOWN, MOST_BYTES_BESIDE_FILE, Form, IncompleteUpload
 from services.document.objects import Objects
 from services.document.spool import Spool, spooling
 from services.document.store import Documents
@@ -30,16 +30,25 @@ from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
 
 STALLED_SECONDS = 30.0
-"""After which an upload has lost its place that nothing arrives of."""
+LEAST_BYTES_A_SECOND = 16 * 1024
+"""What an upload has lost its place that brings less of in any STALLED_SECONDS that it is waited for."""
 DRAINED_BYTES = 64 * 1024 * 1024
 DRAINED_SECONDS = 2.0
 
 
 class UploadStalled(InvalidArgument):
-    """Nothing arrives of an upload any more."""
+    """Nothing arrives of an upload any more, or too little."""
 
     http_status = 408
-    message = "The upload was given up: nothing has arrived of it for {seconds} s."
+    message = "The upload was given up: less than {rate} KiB a second have arrived of it for {seconds} s."
+
+
+class UnsupportedContentEncoding(InvalidArgument):
+    """The body is compressed, or otherwise something else than it is (RFC 9110, 8.4)."""
+
+    http_status = 415
+    message = 'Send the form as it is: the content encoding is "{encoding}".'
+    headers = (("accept-encoding", "identity"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class Upload:
     bodies: AsyncIterator[HttpBody]
     content_digest: str = ""
     """The header, empty where there is none."""
+    content_encoding: str = ""
+    """The same."""
     length: int | None = None
     """How many bytes the body has, where that is known."""
 
@@ -78,6 +89,7 @@ class Uploads:
 
     async def _take(self, upload: Upload, answer: Callable[[Document], Answer]) -> Answer:
         with self.admission.admitted(upload.owner_id):
+            _require_unencoded(upload.content_encoding)
             digest = ContentDigest(upload.content_digest)
             if upload.length is not None and upload.length > self._limits.file_bytes + MOST_BYTES_BESIDE_FILE:
                 raise FileTooLarge(limit=self._limits.file_bytes)
@@ -145,16 +157,31 @@ class Uploads:
             await self._objects.delete(document_id)
 
 
+def _require_unencoded(header: str) -> None:
+    if not {one.strip().lower() for one in header.split(",")} <= {"", "identity"}:
+        raise UnsupportedContentEncoding(encoding=header[:LONGEST_SHOWN])
+
+
 async def _in_time(bodies: AsyncIterator[HttpBody]) -> AsyncIterator[HttpBody]:
-    """Yields what arrives. Raises UploadStalled."""
+    """Yields what arrives. Raises UploadStalled.
+
+    Only the time counts that is waited here: what the disk takes is not the sender's.
+    """
+    now = asyncio.get_running_loop().time
+    left, missing = STALLED_SECONDS, STALLED_SECONDS * LEAST_BYTES_A_SECOND
     while True:
+        began = now()
         try:
-            async with asyncio.timeout(STALLED_SECONDS):
+            async with asyncio.timeout(left):
                 body = await anext(bodies)
         except StopAsyncIteration:
             return
         except TimeoutError as error:
-            raise UploadStalled(seconds=f"{STALLED_SECONDS:g}") from error
+            rate = f"{LEAST_BYTES_A_SECOND / 1024:g}"
+            raise UploadStalled(rate=rate, seconds=f"{STALLED_SECONDS:g}") from error
+        left, missing = left - (now() - began), missing - len(body.data)
+        if missing <= 0:
+            left, missing = STALLED_SECONDS, STALLED_SECONDS * LEAST_BYTES_A_SECOND
         yield body
         del body  # while the next is awaited
 

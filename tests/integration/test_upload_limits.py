@@ -169,6 +169,61 @@ async def test_an_upload_of_which_nothing_arrives_any_more_loses_its_place(
     assert archive.files() == before
 
 
+def dripping(
+    body: bytes, piece: int, ended: asyncio.Event | None = None
+) -> AsyncIterator[document_pb2.UploadDocumentRequest]:
+    """Sends ten pieces a second, which is what the tests that use it are about. Says when it is through."""
+
+    async def drops() -> AsyncIterator[document_pb2.UploadDocumentRequest]:
+        async for request in requests(body, piece=piece):
+            yield request
+            await asyncio.sleep(0.1)
+        if ended:
+            ended.set()
+
+    return drops()
+
+
+async def test_an_upload_that_brings_too_little_loses_its_place_too(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.document.upload.STALLED_SECONDS", 1.0)
+    through, before = asyncio.Event(), archive.files()
+    upload = dripping(form(scan()), 100, through)
+    error = await refusal(archive.of(new_id("usr"), "customer").UploadDocument(upload))
+    assert (reason(error), trailers(error)["x-http-code"]) == ("UPLOAD_STALLED", "408")
+    assert error.details() == "The upload was given up: less than 16 KiB a second have arrived of it for 1 s."
+    assert not through.is_set()
+    await eventually(partial(under_way, archive, 0))
+    assert archive.files() == before
+
+
+async def test_an_upload_that_is_slow_but_comes_on_keeps_its_place_however_long_it_takes(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.document.upload.STALLED_SECONDS", 0.6)
+    monkeypatch.setattr("services.document.upload.LEAST_BYTES_A_SECOND", 1024)
+    body = form(scan((200, 200)))
+    upload = dripping(body, len(body) // 12)  # in twice the time in which one may bring nothing
+    assert (await archive.of(new_id("usr"), "customer").UploadDocument(upload)).id in archive.files()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "GZIP"])
+async def test_a_body_that_is_encoded_is_refused_before_it_is_read(archive: Archive, encoding: str) -> None:
+    stub, end = archive.sending(new_id("usr"), content_encoding=encoding), asyncio.Event()
+    error = await refusal(stub.UploadDocument(stalling(form(scan())[:200], sent=asyncio.Event(), then=end)))
+    end.set()
+    assert reason(error) == "UNSUPPORTED_CONTENT_ENCODING"
+    told = trailers(error)
+    assert (told["x-http-code"], told["accept-encoding"]) == ("415", "identity")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_a_body_that_says_that_it_is_not_encoded_is_taken(archive: Archive, encoding: str) -> None:
+    stub = archive.sending(new_id("usr"), content_encoding=encoding)
+    assert (await stub.UploadDocument(requests(form(scan())))).id in archive.files()
+
+
 def test_a_place_is_given_back_whatever_becomes_of_the_upload() -> None:
     admission = Admission(Limits(file_bytes=1, documents_of_user=1, at_once_of_user=1, at_once=1))
     for _ in range(3):

@@ -49,6 +49,7 @@ async def test_a_disk_that_takes_nothing_for_a_while_stops_the_client_and_not_th
         return sent > 0
 
     monkeypatch.setattr(spool, "_take", slow)
+    monkeypatch.setattr("services.document.upload.STALLED_SECONDS", 0.5)  # the sender's, not the disk's
     limits = replace(LIMITS, file_bytes=CONTENT_BYTES + MIB)
     try:
         async with open_archive(fresh_database("document"), certificates, tmp_path, limits=limits) as archive:
