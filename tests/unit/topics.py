@@ -28,6 +28,7 @@ class FakeEvents:
     def __init__(self) -> None:
         self.committed: dict[Topic, list[Event]] = {}
         self.reads: Counter[Kind] = Counter()
+        self.asked: set[Topic] = set()
         self.rows = 0
         self.most_rows = 0
         self.away = False
@@ -49,6 +50,7 @@ class FakeEvents:
         if self.away:
             raise DatabaseUnavailable
         topics = {Topic(kind, name): after for name, after in positions.items()}
+        self.asked.update(topics)
         found = {topic: self.committed.get(topic, [])[after : after + limit] for topic, after in topics.items()}
         rows = sum(map(len, found.values()))
         self.rows, self.most_rows = self.rows + rows, max(self.most_rows, rows)
@@ -97,6 +99,14 @@ async def seen(watcher: Watcher, number: int) -> list[int]:
     async with asyncio.timeout(SECONDS):
         while len(positions) < number:
             positions += [event.position for event in await watcher.more()]
+    return positions
+
+
+async def all_of(watcher: Watcher) -> list[int]:
+    """The positions of what it tells until it is finished."""
+    positions: list[int] = []
+    while not watcher.finished:
+        positions += await seen(watcher, 1)
     return positions
 
 

@@ -23,6 +23,8 @@ LOOK_SECONDS = 3.0
 """The longest delay of a change while NATS is away."""
 ENDING_SECONDS = 2.0
 """How long before its deadline a stream ends at the latest, so that it is not cut."""
+SHORT_SECONDS = 60.0
+"""Streams that may not take longer end at that moment; the others with the last heartbeat before it."""
 TAIL = 64
 """How many events of a topic are at hand. Who is further behind reads pages of the database."""
 PAGE = 200
@@ -86,7 +88,7 @@ class Hub:
         if shared is None:
             shared = self._topics[topic] = _Topic(topic, max(after, latest - TAIL))
             self._look(topic)  # since `latest` was read nobody heard of what came
-        watcher = Watcher(shared, self._events, after)
+        watcher = Watcher(shared, self._events, after, latest)
         shared.watchers.add(watcher)
         self._beats[self._next_beat].append(watcher)
         self._next_beat = (self._next_beat + 1) % _BEATS
@@ -97,7 +99,7 @@ class Hub:
 
     def close(self, watcher: "Watcher") -> None:
         """Ends what `open` began."""
-        watcher.closed = True
+        watcher.close()
         self.watchers -= 1
         shared = watcher.topic
         shared.watchers.discard(watcher)
@@ -199,20 +201,39 @@ class _Topic:
 class Watcher:
     """One stream: where it is, and what it waits for."""
 
-    __slots__ = ("_beaten", "_end_at", "_ended", "_events", "_position", "_waiting", "closed", "finished", "topic")
+    __slots__ = (
+        *("_beaten", "_end_at", "_ended", "_ending", "_events", "_latest", "_position", "_waiting"),
+        *("closed", "finished", "topic"),
+    )
 
-    def __init__(self, topic: _Topic, events: Events, position: int) -> None:
+    def __init__(self, topic: _Topic, events: Events, position: int, latest: int) -> None:
         self.topic = topic
         self.closed = False
         self.finished = False
         """Whether the last event was the last there can be."""
         self._events = events
         self._position = position
+        self._latest = latest
+        """What must be told before the stream is finished: it was there when it was opened."""
         self._waiting: asyncio.Future[None] | None = None
         self._beaten = False
         self._ended: Callable[[], Error] | None = None
+        self._end_at: float | None = None
+        self._ending: asyncio.TimerHandle | None = None
         remaining = deadline.remaining()
-        self._end_at = None if remaining is None else asyncio.get_running_loop().time() + remaining - ENDING_SECONDS
+        if remaining is not None:
+            loop = asyncio.get_running_loop()
+            end_at = loop.time() + remaining - min(ENDING_SECONDS, remaining / 2)
+            if remaining < SHORT_SECONDS:
+                self._ending = loop.call_at(end_at, self.end, StreamEnded)
+            else:
+                self._end_at = end_at
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        self.closed = True
+        if self._ending:
+            self._ending.cancel()
 
     def end(self, why: Callable[[], Error]) -> None:
         """Ends the stream: whoever reads it is raised this."""
@@ -239,20 +260,19 @@ class Watcher:
         while True:
             if self._ended:
                 raise self._ended()
+            self._waiting = asyncio.get_running_loop().create_future()  # it may be woken while it looks, too
             events = self.topic.after(self._position)
             if events is None:
                 events = await self._page()
             if events:
                 last = events[-1]
                 self._position = last.position
-                self.finished = self._is_final(last) and len(events) < PAGE
+                self.finished = last.position >= self._latest and self._is_final(last)
                 return events
             if self._beaten:
                 self._beaten = False
                 return ()
-            self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
-            self._waiting = None
 
     def _is_final(self, event: Event) -> bool:
         return self.topic.name.kind is Kind.PAYMENT and event.change.state.terminal
