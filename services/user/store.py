@@ -26,6 +26,7 @@ from services.user.domain import (
     missing_turns,
     outlived,
 )
+from services.user.refresh_tokens import RefreshToken
 
 _ROTATION_LOCK = 0x6B657973  # any number that all replicas share: "keys"
 
@@ -44,18 +45,27 @@ _GET_USERS = "SELECT * FROM users WHERE id = ANY($1)"
 _LIST_USERS = "SELECT * FROM users WHERE id < $1 ORDER BY id DESC LIMIT $2"
 _REPLACE_HASH = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2"
 
-# A suspension at the same time waits until the session is there for it to end, or is waited for.
+# Who suspends the user at the same time, or takes a role away, waits until the session is there to be ended, or is
+# waited for.
 _OPEN_SESSION = """
-    INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time)
-    SELECT $1, id, $3, $4, $5 FROM users WHERE id = $2 AND state = 'ACTIVE' FOR SHARE"""
+    WITH holder AS (
+        SELECT * FROM users WHERE id = $2 AND state = 'ACTIVE' FOR SHARE
+    ), opened AS (
+        INSERT INTO sessions (id, user_id, refresh_sha256, family_sha256, create_time, expire_time)
+        SELECT $1, id, $3, $4, $5, $6 FROM holder
+    )
+    SELECT * FROM holder"""
 # Of two at once the second waits for the first, then finds another token than its own.
 _RENEW_SESSION = """
-    UPDATE sessions SET refresh_sha256 = $3, expire_time = $5
+    UPDATE sessions SET refresh_sha256 = $3, family_sha256 = $6, expire_time = $5
     FROM users
     WHERE sessions.id = $1 AND refresh_sha256 = $2 AND expire_time > $4
         AND users.id = user_id AND users.state = 'ACTIVE'
     RETURNING users.*"""
 _END_SESSION = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id"
+# A session that was only renewed by replicas that do not know of families yet does not know its own.
+_END_FAMILY = """
+    DELETE FROM sessions WHERE id = $1 AND (family_sha256 = $2 OR family_sha256 IS NULL) RETURNING id, user_id"""
 _END_SESSIONS = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id"
 
 _LIST_KEYS = "SELECT kid, sealed, sign_from FROM signing_keys"
@@ -121,7 +131,7 @@ class Users:
             )
             if user.event_sequence > before.event_sequence:
                 await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
-            if user.state is State.SUSPENDED:
+            if user.state is State.SUSPENDED or before.roles - user.roles:
                 await _end_sessions(self._outbox, connection, _END_SESSIONS, user.id)
         return user
 
@@ -151,26 +161,33 @@ class Users:
 
 
 class Sessions:
-    """Sessions, each with the SHA-256 of the one refresh token that works."""
+    """Sessions, each with the SHA-256 of the one refresh token that works, and of what all of its tokens begin with."""
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
 
-    async def open(self, session_id: str, user_id: str, sha256: bytes, now: datetime, expires: datetime) -> None:
-        """Opens a session. Raises UserSuspended."""
+    async def open(self, user_id: str, token: RefreshToken, now: datetime, expires: datetime) -> User:
+        """Opens a session and returns its user, as they are then. Raises UserSuspended."""
         async with self._database.connection() as connection:
-            if await connection.execute(_OPEN_SESSION, session_id, user_id, sha256, now, expires) == "INSERT 0 0":
-                raise UserSuspended
+            row = await connection.fetchrow(
+                _OPEN_SESSION, token.session_id, user_id, token.sha256, token.family_sha256, now, expires
+            )
+        if row is None:
+            raise UserSuspended
+        return _user(row)
 
-    async def renew(self, session_id: str, sha256: bytes, new: bytes, now: datetime, expires: datetime) -> User:
+    async def renew(self, token: RefreshToken, new: RefreshToken, now: datetime, expires: datetime) -> User:
         """Exchanges the refresh token and returns the session's user. Raises InvalidRefreshToken.
 
-        Any token but the newest, unexpired one of an active user ends the session: it was used before, by whomever.
+        Any token of the session but the newest, unexpired one ends it: it was used before, by whomever.
         """
-        row = await self._database.fetchrow(_RENEW_SESSION, session_id, sha256, new, now, expires)
+        row = await self._database.fetchrow(
+            _RENEW_SESSION, token.session_id, token.sha256, new.sha256, now, expires, new.family_sha256
+        )
         if row is None:
-            await self.end(session_id)
+            async with self._outbox.transaction() as connection:
+                await _end_sessions(self._outbox, connection, _END_FAMILY, token.session_id, token.family_sha256)
             raise InvalidRefreshToken
         return _user(row)
 
@@ -184,9 +201,9 @@ class Sessions:
         return Sweep(self._database, "sessions", "expire_time", timedelta(0))
 
 
-async def _end_sessions(outbox: Outbox, connection: Connection, query: str, key: str) -> None:
+async def _end_sessions(outbox: Outbox, connection: Connection, query: str, *key: str | bytes) -> None:
     now = datetime.now(UTC)
-    ended = await connection.fetch(query, key)
+    ended = await connection.fetch(query, *key)
     told = ((row["id"], events.session_ended(row["id"], row["user_id"], now)) for row in ended)
     await outbox.add_to(SESSION, connection, told)
 

@@ -1,19 +1,27 @@
 """Sessions: how they are renewed, and who is told when they end."""
 
 import asyncio
+import hashlib
+import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 from user.v1 import user_pb2
 
+from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import reason
 from tests.integration.users import House, claims, open_house, refused
 from tests.waiting import eventually
 
 ADMIN = ("usr_admin", "admin")
+
+
+def sha256(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,83 @@ async def test_a_refresh_token_used_twice_is_told_of_and_one_that_is_unknown_is_
     for _ in range(2):
         assert reason(await refused(house.refresh(session.refresh_token))) == "INVALID_REFRESH_TOKEN"
     assert [event.session_id for event in await house.ended(user)] == [claims(session)["sid"]]
+
+
+async def test_whoever_knows_only_the_session_cannot_end_it(house: House) -> None:
+    user = await house.sign_up()
+    session = await house.refresh((await house.log_in(user.email)).refresh_token)
+    guessed = f"{claims(session)['sid']}.{'A' * 43}"
+    assert reason(await refused(house.refresh(guessed))) == "INVALID_REFRESH_TOKEN"
+    assert await house.ended(user) == []
+    await house.refresh(session.refresh_token)
+
+
+async def test_a_stolen_token_is_noticed_however_often_the_thief_renews_it(house: House) -> None:
+    user = await house.sign_up()
+    stolen = thiefs = await house.log_in(user.email)
+    for _ in range(3):
+        thiefs = await house.refresh(thiefs.refresh_token)
+    assert reason(await refused(house.refresh(stolen.refresh_token))) == "INVALID_REFRESH_TOKEN"
+    assert [event.session_id for event in await house.ended(user)] == [claims(stolen)["sid"]]
+    assert reason(await refused(house.refresh(thiefs.refresh_token))) == "INVALID_REFRESH_TOKEN"
+
+
+async def test_a_session_of_the_release_before_is_renewed_by_old_and_new_replicas(house: House) -> None:
+    user = await house.sign_up()
+    number = new_id("ses")
+    first, second = [f"{number}.{secrets.token_urlsafe(32)}" for _ in range(2)]
+    await house.database.execute(
+        "INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time) VALUES ($1, $2, $3, now(), $4)",
+        *(number, user.id, sha256(first), datetime.now(UTC) + timedelta(days=1)),
+    )
+    await house.refresh(first)
+    await house.database.execute("UPDATE sessions SET refresh_sha256 = $2 WHERE id = $1", number, sha256(second))
+    third = await house.refresh(second)
+    assert await house.ended(user) == []
+    assert reason(await refused(house.refresh(second))) == "INVALID_REFRESH_TOKEN"
+    assert [event.session_id for event in await house.ended(user)] == [number]
+    assert reason(await refused(house.refresh(third.refresh_token))) == "INVALID_REFRESH_TOKEN"
+
+
+async def test_a_used_token_of_a_session_that_only_old_replicas_renewed_ends_it(house: House) -> None:
+    user = await house.sign_up()
+    number = new_id("ses")
+    used, newest = [f"{number}.{secrets.token_urlsafe(32)}" for _ in range(2)]
+    await house.database.execute(
+        "INSERT INTO sessions (id, user_id, refresh_sha256, create_time, expire_time) VALUES ($1, $2, $3, now(), $4)",
+        *(number, user.id, sha256(newest), datetime.now(UTC) + timedelta(days=1)),
+    )
+    assert reason(await refused(house.refresh(used))) == "INVALID_REFRESH_TOKEN"
+    assert [event.session_id for event in await house.ended(user)] == [number]
+
+
+async def test_whoever_loses_a_role_loses_their_sessions_and_whoever_gains_one_keeps_them(house: House) -> None:
+    user = await house.sign_up()
+    session = await house.log_in(user.email)
+    await house.update(user, "roles", by=ADMIN, user_id=user.id, roles=["customer", "officer"])
+    assert await house.ended(user) == []
+    renewed = await house.refresh(session.refresh_token)
+    await house.update(user, "roles", by=ADMIN, user_id=user.id, roles=["customer", "treasurer"])
+    assert [event.session_id for event in await house.ended(user)] == [claims(session)["sid"]]
+    assert reason(await refused(house.refresh(renewed.refresh_token))) == "INVALID_REFRESH_TOKEN"
+
+
+async def test_an_admin_who_steps_down_loses_their_own_session(house: House) -> None:
+    admin = await house.sign_up()
+    await house.update(admin, "roles", by=ADMIN, user_id=admin.id, roles=["customer", "admin"])
+    session = await house.log_in(admin.email)
+    await house.update(admin, "roles", by=(admin.id, "admin"), roles=["customer"])
+    assert [event.session_id for event in await house.ended(admin)] == [claims(session)["sid"]]
+
+
+async def test_whoever_logs_in_while_a_role_is_taken_from_them_does_not_get_it(house: House) -> None:
+    user = await house.sign_up()
+    await house.update(user, "roles", by=ADMIN, user_id=user.id, roles=["customer", "officer"])
+    async with house.outbox.transaction() as change:
+        await change.execute("UPDATE users SET roles = '{customer}' WHERE id = $1", user.id)
+        entering = asyncio.create_task(house.log_in(user.email))
+        await eventually(house.somebody_waits)
+    assert claims(await entering)["roles"] == ["customer"]
 
 
 async def test_a_suspension_ends_all_sessions_of_its_user_and_tells_of_each(house: House) -> None:
