@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack import nats, postgres, probes
-from scripts.stack.folder import CONTRACT, REPOSITORY, program
+from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder, program
 from scripts.stack.settings import SERVICES, Settings
 from services.runtime import probe
 
 WISHES = {
-    "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS", "MAX_STREAMS_PER_USER"),
+    "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS", "MAX_STREAMS_PER_USER", "MAX_STREAMS"),
     "document": (
         *("MAX_UPLOAD_BYTES", "MAX_DOCUMENTS_PER_USER", "MAX_UPLOADS_PER_USER", "MAX_UPLOADS", "TMPDIR"),
         *("OBJECT_STORE_URL", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -34,6 +34,11 @@ class Process:
     directory: Path = REPOSITORY
     stop_signal: str = "TERM"
     user: str | None = None
+
+
+def mark(folder: RunFolder) -> str:
+    """Returns what the commands of servers have among their options, for those that hide their environment."""
+    return f"run_folder={folder.path}"
 
 
 def stores(settings: Settings) -> list[Process]:
@@ -112,5 +117,5 @@ def _server(settings: Settings, name: str, own: Mapping[str, str], module: str =
         "CONTRACT": str(CONTRACT),
         **own,
     }
-    command = [sys.executable, "-m", module or f"services.{name}"]
+    command = [sys.executable, "-X", mark(settings.folder), "-m", module or f"services.{name}"]
     return Process(name, command, lambda: probe.serving(health), environment)

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Annotated
 
 import uvloop
 from payment.v1 import invoice_pb2_grpc, payment_pb2_grpc
+from pydantic import Field
 
 from services.payment.authorization import Authorization
 from services.payment.clients import Compliance, Documents, Users
@@ -16,6 +18,7 @@ from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
+from services.payment.streams.domain import Places
 from services.payment.streams.hub import Hub
 from services.payment.streams.service import StreamService
 from services.payment.streams.store import Events
@@ -41,8 +44,10 @@ class Settings(ServerSettings, DatabaseSettings, BusSettings):
     document_address: str
     settlement_delay_seconds: float = 1.0
     review_expire_seconds: float = 7 * 24 * 3600.0
-    max_streams_per_user: int = 100
-    """On each replica."""
+    max_streams_per_user: Annotated[int, Field(gt=0)] = 100
+    """At once, in this process."""
+    max_streams: Annotated[int, Field(gt=0)] = 3000
+    """At once, in this process, of all users."""
 
 
 async def main(settings: Settings) -> None:
@@ -64,7 +69,8 @@ async def main(settings: Settings) -> None:
             timedelta(seconds=settings.settlement_delay_seconds),
             timedelta(seconds=settings.review_expire_seconds),
         )
-        streams = StreamService(visibility, events, hub, revocations, settings.max_streams_per_user)
+        places = Places(settings.max_streams_per_user, settings.max_streams)
+        streams = StreamService(visibility, events, hub, revocations, places)
         payment_service = PaymentService(authorization, payments, visibility, streams)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),

@@ -26,6 +26,7 @@ from services.payment.reviews import Reviews
 from services.payment.service import PaymentService
 from services.payment.settlement import Settlement
 from services.payment.store import Payments
+from services.payment.streams.domain import Places
 from services.payment.streams.hub import Hub
 from services.payment.streams.service import StreamService
 from services.payment.streams.store import Events
@@ -202,6 +203,7 @@ async def open_house(
     certificates: Path,
     *,
     streams_per_user: int = 100,
+    streams: int = 3000,
     write_seconds: float = WRITE_SECONDS,
 ) -> AsyncIterator[House]:
     """Serves, relays and settles. Two of one database are two replicas."""
@@ -223,8 +225,9 @@ async def open_house(
             settlement_delay=timedelta(milliseconds=50),
             review_expire=timedelta(days=7),
         )
-        streams = StreamService(visibility, events, hub, revocations, streams_per_user)
-        payment_service = PaymentService(authorization, payments, visibility, streams)
+        places = Places(streams_per_user, streams)
+        stream_service = StreamService(visibility, events, hub, revocations, places)
+        payment_service = PaymentService(authorization, payments, visibility, stream_service)
         register = [
             partial(payment_pb2_grpc.add_PaymentServiceServicer_to_server, payment_service),
             partial(payment_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(ledger)),

@@ -24,7 +24,8 @@ def database_url(fresh_database: FreshDatabase) -> str:
 
 @pytest.fixture(scope="module")
 async def house(database_url: str, nats_url: str, certificates: Path) -> AsyncIterator[House]:
-    async with open_house(database_url, nats_url, certificates, streams_per_user=4, write_seconds=0.5) as opened:
+    limits = {"streams_per_user": 4, "streams": 6}
+    async with open_house(database_url, nats_url, certificates, **limits, write_seconds=0.5) as opened:
         yield opened
 
 
@@ -66,6 +67,28 @@ async def test_a_user_may_have_so_many_streams_and_more_when_one_has_ended_howev
     for _ in range(3):
         browsers.append(feed(house, payer))
         await browsers[-1].next("retry")
+    for browser in browsers:
+        browser.call.cancel()
+
+
+async def test_a_process_has_so_many_streams_of_all_users_and_more_when_one_has_ended(house: House) -> None:
+    payer, payment = await in_review(house)
+    browsers = [feed(house, user) for user in (payer, payment.payee_id) for _ in range(3)]
+    for browser in browsers:
+        await browser.next("retry")
+    other = payment.payee_id
+    for call in (status(house, other, payment.id).call, feed(house, other).call, typed(house, other, payment.id)):
+        error = await refusal(call.read())
+        assert (error.code(), reason(error)) == (grpc.StatusCode.UNAVAILABLE, "STREAMS_BUSY")
+        assert int(trailers(error)["retry-after"]) >= 1
+    browsers[0].call.cancel()
+
+    async def there_is_room() -> bool:
+        return house.hub.watchers == 5
+
+    await eventually(there_is_room)
+    browsers.append(feed(house, other))
+    await browsers[-1].next("retry")
     for browser in browsers:
         browser.call.cancel()
 

@@ -40,6 +40,13 @@ class TooManyStreams(ResourceExhausted):
     retry_after = 10.0
 
 
+class StreamsBusy(Unavailable):
+    """This replica has as many streams open as it can."""
+
+    message = "The service has as many streams open as it can right now."
+    retry_after = 10.0
+
+
 class StreamEnded(Unavailable):
     """The stream has to end, though more may come: its server stops, or its time is over."""
 
@@ -67,20 +74,26 @@ def position_after(last_event_id: str, after_sequence: int, latest: int) -> int:
 
 
 class Places:
-    """How many streams each user has open here."""
+    """How many streams there may be in this process, and how many each user has. Each holds memory and a connection."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, of_user: int, of_all: int) -> None:
+        self._of_user = of_user
+        self._of_all = of_all
         self._taken: Counter[str] = Counter()
+        self._all = 0
 
     def take(self, user_id: str) -> None:
-        """Takes one, until it is given back. Raises TooManyStreams."""
-        if self._taken[user_id] >= self._limit:
-            raise TooManyStreams(limit=self._limit)
+        """Takes one, until it is given back. Raises TooManyStreams or StreamsBusy."""
+        if self._taken[user_id] >= self._of_user:
+            raise TooManyStreams(limit=self._of_user)
+        if self._all >= self._of_all:
+            raise StreamsBusy
         self._taken[user_id] += 1
+        self._all += 1
 
     def give_back(self, user_id: str) -> None:
         """Gives one back."""
+        self._all -= 1
         self._taken[user_id] -= 1
         if not self._taken[user_id]:
             del self._taken[user_id]

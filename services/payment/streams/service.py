@@ -31,13 +31,13 @@ class StreamService:
     """The server-streaming RPCs of proto/payment/v1/payment.proto."""
 
     def __init__(
-        self, visibility: Visibility, events: Events, hub: Hub, revocations: Revocations, streams_per_user: int
+        self, visibility: Visibility, events: Events, hub: Hub, revocations: Revocations, places: Places
     ) -> None:
         self._visibility = visibility
         self._events = events
         self._hub = hub
         self._revocations = revocations
-        self._places = Places(streams_per_user)
+        self._places = places
 
     def stream_payment_status(self, request: payment_pb2.StreamPaymentStatusRequest, context: Context) -> Bodies:
         """Tells browsers what becomes of one payment."""
@@ -107,7 +107,7 @@ class StreamService:
         self._revocations.require_open(caller.current().session_id)
 
     def _open(self, asked: "Asked") -> "Stream":
-        """Opens a stream of the caller's. Raises TooManyStreams."""
+        """Opens a stream of the caller's. Raises TooManyStreams or StreamsBusy."""
         who = caller.current()
         self._places.take(who.user_id)
         watcher = self._hub.open(*asked)
