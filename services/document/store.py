@@ -23,12 +23,10 @@ from services.runtime.postgres import Database
 
 LOCK_CONTENT = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 """Of several users who upload the same file, one is the first."""
-# A user's are read one a second: who has many does not keep others waiting.
 _ADD = """
     INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time,
         verify_time)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, 'PENDING', '[]', clock_timestamp(), now() + interval '1 second' * (
-        SELECT count(*) FROM documents WHERE owner_id = $2 AND verify_time IS NOT NULL))
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 'PENDING', DEFAULT, clock_timestamp(), now())
     RETURNING *"""
 _LOCK_OWNER = "SELECT pg_advisory_xact_lock(hashtextextended('documents of ' || $1, 0))"
 _COUNT = "SELECT count(*) FROM documents WHERE owner_id = $1"

@@ -143,6 +143,8 @@ class DocumentChange:
     """By its name in document.v1.Document.State."""
     why: str
     """The first thing that is wrong with it, in sentences; empty where nothing is."""
+    unchanged: bool
+    """Whether the owner knows it from when it was read before."""
     create_time: datetime
 
     @property
@@ -157,8 +159,8 @@ class DocumentChange:
 
 
 def notifications_of_document(change: DocumentChange, new_id: Callable[[], str]) -> Iterator[Notification]:
-    """Yields what the owner is told, once the document was read."""
-    if text := _TO_OWNER.get(change.state):
+    """Yields what the owner is told, once the document was read, if that is news."""
+    if (text := _TO_OWNER.get(change.state)) and not change.unchanged:
         yield Notification(
             id=new_id(),
             user_id=change.owner_id,

@@ -121,6 +121,7 @@ def read_document(event: document_pb2.DocumentEvent) -> DocumentChange:
         kind=document_pb2.Document.Kind.Name(event.kind),
         state=document_pb2.Document.State.Name(event.state),
         why=event.problems[0].detail if event.problems else "",
+        unchanged=event.unchanged,
         create_time=event.create_time.ToDatetime(UTC),
     )
 

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from document.v1 import document_pb2
+from google.type import date_pb2
 from user.v1 import user_pb2
 
 from scripts.specimens import specimen
@@ -106,8 +107,10 @@ class House(Place):
         return await self.archive.upload(owner or new_id("usr"), scan(), kind)
 
     async def change_profile(self, owner: str, sequence: int = 2) -> None:
-        """Publishes what the user service does when a profile changed."""
-        event = user_pb2.UserEvent(user_id=owner, sequence=sequence)
+        """Publishes what the user service does when a profile changed: to what the registry says."""
+        now = self.registry.says()
+        born = date_pb2.Date(year=now.date_of_birth.year, month=now.date_of_birth.month, day=now.date_of_birth.day)
+        event = user_pb2.UserEvent(user_id=owner, sequence=sequence, display_name=now.display_name, date_of_birth=born)
         event.create_time.FromDatetime(datetime.now(UTC))
         headers = {MESSAGE_ID: f"user.{owner}.{sequence}"}
         await self.bus.publish("user", f"user.{owner}", event.SerializeToString(), headers)

@@ -257,8 +257,16 @@ async def test_each_is_told_by_the_channels_that_are_wanted_and_that_there_are(h
     assert not (await house.list_of(payer)).notifications
 
 
-def read(document_id: str, sequence: int, state: Document.State.ValueType, owner: str, *details: str) -> DocumentEvent:
+def read(
+    document_id: str,
+    sequence: int,
+    state: Document.State.ValueType,
+    owner: str,
+    *details: str,
+    unchanged: bool = False,
+) -> DocumentEvent:
     event = DocumentEvent(
+        unchanged=unchanged,
         document_id=document_id,
         sequence=sequence,
         owner_id=owner,
@@ -284,6 +292,17 @@ async def test_the_owner_is_told_what_became_of_a_document_once_it_was_read(hous
         ("EMAIL", "document.rejected", f"document.{document_id}.2", ""),
         ("EMAIL", "document.verified", f"document.{document_id}.4", ""),
     ]
+
+
+async def test_the_owner_is_not_told_again_what_a_document_was_before_it_was_read_anew(house: House) -> None:
+    owner, document_id, other_id = new_id("usr"), new_id("doc"), new_id("doc")
+    await house.tell(read(document_id, 2, Document.REJECTED, owner, "The document has expired."))
+    await house.tell(read(document_id, 3, Document.PENDING, owner))
+    await house.tell(read(document_id, 4, Document.REJECTED, owner, "The document has expired.", unchanged=True))
+    await house.tell(read(other_id, 2, Document.VERIFIED, owner))
+    told = await house.told(owner, 2)
+    assert [one.document_id for one in told] == [other_id, document_id]
+    assert len(await house.database.fetch("SELECT FROM deliveries WHERE user_id = $1", owner)) == 2
 
 
 async def test_notifications_are_kept_for_400_days_whether_they_are_read_or_not(house: House) -> None:

@@ -1,5 +1,6 @@
 """Verification: documents are read off the request, and again when their owner changes."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ from services.document.domain import Inspection
 from services.document.verification.domain import CHECKS, CHECKS_OF_ZONE, Identity
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
-from tests.integration.reading import EXPIRES, House, Place, living, open_place, outcomes, told, zone
+from tests.integration.reading import ADA, EXPIRES, House, Place, living, open_place, outcomes, told, zone
 from tests.waiting import eventually
 
 Document = document_pb2.Document
@@ -127,6 +128,7 @@ async def test_a_document_is_not_judged_by_a_profile_that_changed_while_it_was_r
     await house.change_profile(document.owner_id)
 
     async def begun_again() -> bool:
+        await house.wait_no_longer(document)
         return house.reader.read[document.id] == 2
 
     await eventually(begun_again)
@@ -149,9 +151,89 @@ async def test_signing_up_is_no_change_of_a_profile(house: House) -> None:
     assert await house.archive.get(document) == document
 
 
+async def test_a_change_of_the_profile_has_nothing_read_anew_that_it_does_not_concern(house: House) -> None:
+    owner = new_id("usr")
+    passport = await house.archive.read(await house.upload(owner))
+    house.reader.sees = lambda: zone(wrong="number")
+    noise = await house.archive.read(await house.upload(owner))
+    await house.change_profile(owner)  # of country, say
+    house.registry.says = lambda: Identity("Ada King", date(1990, 12, 10))
+    house.reader.sees = zone
+    await house.change_profile(owner, sequence=3)
+    assert [event.state for event in await told(house.bus, passport.id, 3)] == [
+        Document.VERIFIED,
+        Document.PENDING,
+        Document.REJECTED,
+    ]
+    house.registry.says = lambda: ADA
+    await house.change_profile(owner, sequence=4)
+
+    async def verified() -> bool:
+        return (await house.archive.get(passport)).state == Document.VERIFIED
+
+    await eventually(verified)
+    assert house.reader.read == {passport.id: 3, noise.id: 1}
+    assert await house.archive.get(noise) == noise
+
+
+async def test_a_verdict_that_is_the_one_before_is_marked_for_its_owner_need_not_be_told(house: House) -> None:
+    document = await house.archive.read(await house.upload())
+    await house.archive.verify(document)
+    await house.archive.read(document)
+    house.reader.sees = lambda: zone(wrong="number")
+    await house.archive.verify(document)
+    await house.archive.read(document)
+    house.reader.sees = lambda: zone(wrong="composite")
+    await house.archive.verify(document)
+    await house.archive.read(document)
+    house.reader.sees = lambda: Inspection("It is broken.")
+    await house.archive.verify(document)
+    await house.archive.read(document)
+    events = [event for event in await told(house.bus, document.id, 9) if event.state != Document.PENDING]
+    assert [(event.problems[0].name if event.problems else "", event.unchanged) for event in events] == [
+        ("", False),
+        ("", True),
+        ("CHECK_DIGITS", False),
+        ("CHECK_DIGITS", True),
+        ("READABLE", False),
+    ]
+
+
+async def test_a_profile_that_changes_while_a_document_is_read_does_not_have_it_read_twice_at_once(
+    quiet: House,
+) -> None:
+    document = await quiet.upload()
+    assert await quiet.archive.verifications.claim()
+    quiet.registry.says = lambda: Identity("Ada King", date(1990, 12, 10))
+    await quiet.change_profile(document.owner_id)
+
+    async def begun_again() -> bool:
+        rows = await quiet.archive.database.fetch("SELECT FROM documents WHERE sequence = 2")
+        return bool(rows)
+
+    await eventually(begun_again)
+    assert await quiet.archive.verifications.claim() is None
+
+
 _AS_THE_RELEASE_BEFORE = """
     INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks, create_time)
     VALUES ($1, $2, 'PASSPORT', 'scan.png', 'image/png', 9, repeat('0', 64), 'VERIFIED', '[["READABLE", ""]]', now())"""
+
+
+async def accepted_by_the_release_before(house: House, document: document_pb2.Document) -> bool:
+    """Whether it shows a document as VERIFIED: where no check has anything to say."""
+    [row] = await house.archive.database.fetch("SELECT checks FROM documents WHERE id = $1", document.id)
+    return not any(detail for _, detail in json.loads(row["checks"]))
+
+
+async def test_what_is_not_read_is_not_accepted_by_the_release_before(quiet: House) -> None:
+    document = await quiet.upload()
+    assert not await accepted_by_the_release_before(quiet, document)
+    async with quiet.replica():
+        await quiet.archive.read(document)
+        assert await accepted_by_the_release_before(quiet, document)
+    await quiet.archive.verify(document)
+    assert not await accepted_by_the_release_before(quiet, document)
 
 
 async def test_what_the_release_before_accepts_without_reading_is_read(house: House) -> None:
@@ -160,6 +242,7 @@ async def test_what_the_release_before_accepts_without_reading_is_read(house: Ho
     await house.archive.database.execute(_AS_THE_RELEASE_BEFORE, document.id, document.owner_id)
     pending = await house.archive.get(document)
     assert (pending.state, list(pending.checks)) == (Document.PENDING, [])
+    assert not await accepted_by_the_release_before(house, document)
     house.reader.free.set()
     verified = await house.archive.read(document)
     assert (verified.state, len(verified.checks)) == (Document.VERIFIED, len(CHECKS) + len(CHECKS_OF_ZONE))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,15 +15,26 @@ from google.type.date_pb2 import Date
 from user.v1 import user_pb2, user_pb2_grpc
 
 from services.document.clients import Users
-from services.document.domain import Inspection
+from services.document.domain import Inspection, Kind
 from services.document.objects import ObjectStoreUnavailable
 from services.document.verification import worker
-from services.document.verification.domain import ATTEMPTS, Identity
+from services.document.verification.domain import ATTEMPTS, Facts, Identity
 from services.document.verification.store import LEASE
 from services.runtime import clients
 from services.runtime.errors import Unavailable
 from tests.integration.conftest import FreshDatabase
-from tests.integration.reading import House, Place, Reader, Registry, living, open_place, outcomes, reading, zone
+from tests.integration.reading import (
+    EXPIRES,
+    House,
+    Place,
+    Reader,
+    Registry,
+    living,
+    open_place,
+    outcomes,
+    reading,
+    zone,
+)
 from tests.integration.serving import METHODS, identity, serving
 from tests.waiting import eventually
 
@@ -68,6 +80,33 @@ async def test_a_user_with_many_documents_does_not_keep_others_waiting(quiet: Ho
     other = await quiet.upload("usr_other")
     claims = [await quiet.archive.verifications.claim() for _ in range(3)]
     assert [claim and claim.document.id for claim in claims] == [many[0].id, other.id, None]
+
+
+async def test_one_of_a_users_documents_is_read_at_a_time(quiet: House) -> None:
+    for _ in range(5):
+        await quiet.wait_no_longer(await quiet.upload("usr_many"))
+    other = await quiet.upload("usr_other")
+    claims = await asyncio.gather(*(quiet.archive.verifications.claim() for _ in range(6)))
+    assert sorted(claim.document.owner_id for claim in claims if claim) == ["usr_many", other.owner_id]
+
+
+@pytest.mark.parametrize("ends", ["decided", "failed"])
+async def test_who_takes_long_to_read_lets_those_go_first_who_came_meanwhile(quiet: House, ends: str) -> None:
+    many = [await quiet.upload("usr_many") for _ in range(3)]
+    claim = await quiet.archive.verifications.claim()
+    assert claim is not None
+    other = await quiet.upload("usr_other")
+    took_long = replace(claim, begin=claim.begin - 20)
+    if ends == "decided":
+        facts = Facts(kind=Kind.PASSPORT, content_type="image/png", today=EXPIRES)
+        await quiet.archive.verifications.decide(took_long, facts)
+    else:
+        await quiet.archive.verifications.postpone(took_long, timedelta(minutes=1), its_fault=True)
+    following = [await quiet.archive.verifications.claim() for _ in range(2)]
+    assert [claim and claim.document.id for claim in following] == [other.id, None]
+    for document in many[1:]:
+        await quiet.wait_no_longer(document)
+    assert await quiet.archive.verifications.claim(), "what failed and waits does not hold up the others"
 
 
 async def test_what_a_killed_replica_was_reading_is_read_by_another_when_its_lease_is_over(quiet: House) -> None:
@@ -240,7 +279,12 @@ async def test_who_the_owner_is_is_asked_of_the_user_service(quiet: House, users
 
 
 @pytest.mark.parametrize(
-    "status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL]
+    "status",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
 )
 async def test_a_user_service_that_cannot_say_it_now_is_asked_again(
     quiet: House, users: Users, user_service: UserService, status: grpc.StatusCode
@@ -257,6 +301,25 @@ async def test_a_user_service_that_cannot_say_it_now_is_asked_again(
         assert await quiet.failures(document) <= 1, "at most the attempt that goes on"
         user_service.status = None
         assert (await quiet.archive.read(document)).state == Document.VERIFIED
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.INTERNAL, grpc.StatusCode.PERMISSION_DENIED])
+async def test_a_user_that_the_user_service_fails_for_holds_up_nobody_and_is_asked_for_a_minute_later(
+    quiet: House, users: Users, user_service: UserService, status: grpc.StatusCode
+) -> None:
+    user_service.status, user_service.asked = status, 0
+    documents = [await quiet.upload() for _ in range(20)]
+
+    async def all_wait() -> bool:
+        rows = await quiet.archive.database.fetch("SELECT verify_failures, verify_time - now() AS left FROM documents")
+        return all(row["verify_failures"] == 0 and row["left"] > timedelta(seconds=50) for row in rows)
+
+    async with reading(quiet.archive, quiet.reader, users):
+        await eventually(all_wait, seconds=10)  # each after the other's back-off would take 20 s and more
+        assert user_service.asked == len(documents)
+        user_service.status = None
+        await quiet.try_again(documents[0])
+        assert (await quiet.archive.read(documents[0])).state == Document.VERIFIED
 
 
 async def test_a_document_of_a_user_that_nobody_knows_is_given_up(

@@ -1,5 +1,6 @@
 """What was in a database before a migration is there after it, as the new release wants it."""
 
+import json
 import secrets
 from collections.abc import Callable
 from importlib import import_module
@@ -75,12 +76,14 @@ def test_payments_from_before_are_in_their_parties_streams_and_later_ones_follow
         }
 
 
-def _document(connection: psycopg.Connection, number: str, kind: str) -> None:
+def _document(connection: psycopg.Connection, number: str, kind: str, owner: str = "ada", wrong: str = "") -> None:
+    """A document as the version before writes it, with the name of a check that failed."""
+    checks = json.dumps([["READABLE", ""], [wrong or "USEFUL_SIZE", wrong and "It is wrong."], ["LAST", wrong]])
     connection.execute(
         """INSERT INTO documents (id, owner_id, kind, file_name, content_type, size_bytes, sha256, state, checks,
             create_time)
-        VALUES (%s, 'ada', %s, 'a.png', 'image/png', 1, repeat('0', 64), 'VERIFIED', '[]', now())""",
-        [number, kind],
+        VALUES (%s, %s, %s, 'a.png', 'image/png', 1, repeat('0', 64), %s, %s, now())""",
+        [number, owner, kind, "REJECTED" if wrong else "VERIFIED", checks],
     )
 
 
@@ -103,3 +106,36 @@ def test_documents_that_were_accepted_unread_are_read_also_those_of_the_release_
         assert _states(connection)["doc_of_old_replica"] == ("PENDING", True)
         connection.execute("UPDATE documents SET state = 'VERIFIED', checks = '[]' WHERE id = 'doc_of_old_replica'")
         assert _states(connection)["doc_of_old_replica"] == ("PENDING", True)
+
+
+def test_documents_from_before_are_read_one_a_second_and_everybodys_newest_first(old: Old) -> None:
+    url = old("document")
+    _migrate("document", url, 1, 1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for number, owner in enumerate(["ada", "ada", "ada", "bob", "eve", "eve"]):
+            _document(connection, f"doc_{number}", "ID_CARD", owner)
+        _migrate("document", url, 2, 2)
+        rows = connection.execute("""
+            SELECT id, extract(epoch FROM verify_time - min(verify_time) OVER ())::int, verify_time = due_time
+            FROM documents ORDER BY verify_time""").fetchall()
+    assert rows == [(f"doc_{number}", seconds, True) for seconds, number in enumerate([5, 3, 2, 4, 1, 0])]
+
+
+def test_what_was_there_has_the_verdict_that_its_owner_knows_and_is_not_shown_as_accepted(old: Old) -> None:
+    url = old("document")
+    _migrate("document", url, 1, 1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        _document(connection, "doc_good", "PASSPORT")
+        _document(connection, "doc_bad", "PASSPORT", wrong="USEFUL_SIZE")
+        _document(connection, "doc_bill", "PROOF_OF_ADDRESS")
+        _migrate("document", url, 2, 2)
+        _document(connection, "doc_of_old_replica", "PASSPORT")
+        rows = connection.execute("SELECT id, verdict, checks FROM documents").fetchall()
+    assert {number: verdict for number, verdict, _ in rows} == {
+        "doc_good": "VERIFIED",
+        "doc_bad": "USEFUL_SIZE",
+        "doc_bill": "VERIFIED",
+        "doc_of_old_replica": "",
+    }
+    shown_as_accepted = {number for number, _, checks in rows if not any(detail for _, detail in checks)}
+    assert shown_as_accepted == {"doc_bill"}

@@ -11,12 +11,28 @@ def upgrade() -> None:
     op.execute("""
         ALTER TABLE documents
             ADD COLUMN sequence integer NOT NULL DEFAULT 1,         -- counts the states
-            ADD COLUMN verify_time timestamptz,                     -- PENDING: when it is to be read
+            ADD COLUMN verify_time timestamptz,                     -- PENDING: when it is tried, or tried again
+            ADD COLUMN due_time timestamptz NOT NULL DEFAULT now(), -- PENDING: when it would be, if nothing was away
             ADD COLUMN verify_failures integer NOT NULL DEFAULT 0,
             ADD COLUMN unreadable text[] NOT NULL DEFAULT '{}',     -- checks of which nobody can tell how they come out
-            ADD COLUMN expire_date date;
-        UPDATE documents SET state = 'PENDING', verify_time = now(), sequence = 2
-        WHERE kind IN ('PASSPORT', 'ID_CARD', 'DRIVING_LICENCE');
+            ADD COLUMN expire_date date,
+            ADD COLUMN verdict text NOT NULL DEFAULT '',            -- the last: VERIFIED, or the first check not passed
+            ADD COLUMN judged_by text NOT NULL DEFAULT '',          -- a digest of the profile as it was then
+            -- Of what is PENDING. To the version before, a document is accepted when nothing is wrong in its checks.
+            ALTER COLUMN checks SET DEFAULT '[["READABLE", "It has not been read yet."]]';
+        UPDATE documents SET verdict = coalesce(
+            (SELECT check_ ->> 0 FROM jsonb_array_elements(checks) WITH ORDINALITY AS each (check_, place)
+                WHERE check_ ->> 1 <> '' ORDER BY place LIMIT 1),
+            'VERIFIED');
+        -- One a second, so that new ones need not wait; everybody's newest first, for payments need one.
+        UPDATE documents SET state = 'PENDING', sequence = 2, verify_time = turns.time, due_time = turns.time,
+            checks = DEFAULT
+        FROM (
+            SELECT id, now() + interval '1 second' * (row_number() OVER (ORDER BY nth, id DESC) - 1) AS time
+            FROM (
+                SELECT id, row_number() OVER (PARTITION BY owner_id ORDER BY id DESC) AS nth
+                FROM documents WHERE kind IN ('PASSPORT', 'ID_CARD', 'DRIVING_LICENCE')) AS of_owner) AS turns
+        WHERE documents.id = turns.id;
         CREATE INDEX documents_to_verify ON documents (verify_time) WHERE verify_time IS NOT NULL;
 
         -- Only whoever counts the states has read the document: replicas of the version before have not.
@@ -26,7 +42,9 @@ def upgrade() -> None:
                 NEW.sequence := OLD.sequence + 1;
             END IF;
             NEW.state := 'PENDING';
+            NEW.checks := '[["READABLE", "It has not been read yet."]]';
             NEW.verify_time := now();
+            NEW.due_time := now();
             RETURN NEW;
         END $$;
         CREATE TRIGGER require_reading_of_new BEFORE INSERT ON documents

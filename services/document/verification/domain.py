@@ -1,5 +1,6 @@
 """What decides whether a document is accepted: one function per check. No I/O."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +34,15 @@ class Identity:
 
     display_name: str
     date_of_birth: date
+
+    @property
+    def digest(self) -> str:
+        """Tells it from others, and does not tell what it is."""
+        return hashlib.sha256(f"{self.date_of_birth} {self.display_name}".encode()).hexdigest()
+
+
+class IdentityRefused(Exception):
+    """Who a user is cannot be learned, though others' documents may be read."""
 
 
 _NOBODY = Identity("", date.min)
@@ -75,7 +85,16 @@ class Verdict:
     @property
     def state(self) -> State:
         """Accepted when all checks passed."""
-        return State.VERIFIED if all(one.outcome is Outcome.PASSED for one in self.checks) else State.REJECTED
+        return State.REJECTED if self._problem else State.VERIFIED
+
+    @property
+    def gist(self) -> str:
+        """What the owner is told: VERIFIED, or the first check that did not pass."""
+        return self._problem or self.state.name
+
+    @property
+    def _problem(self) -> str:
+        return next((one.name for one in self.checks if one.outcome is not Outcome.PASSED), "")
 
 
 def judge(facts: Facts) -> Verdict:
@@ -219,3 +238,6 @@ CHECKS_OF_ZONE: Mapping[str, Callable[[Facts], Finding]] = {
     "DATE_OF_BIRTH_MATCHES": _date_of_birth_matches,
 }
 """Those of what proves an identity, besides."""
+
+CHANGE_WITH_PROFILE = (State.VERIFIED.name, "NAME_MATCHES", "DATE_OF_BIRTH_MATCHES")
+"""Verdicts, in short, that may be others for another profile. These checks are the last: the rest has passed."""

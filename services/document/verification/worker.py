@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from services.document.domain import IDENTITY_KINDS, Inspection
-from services.document.verification.domain import ATTEMPTS, Facts, Identity
+from services.document.verification.domain import ATTEMPTS, Facts, Identity, IdentityRefused
 from services.document.verification.store import LEASE, Claim, Verifications
 from services.runtime import caller, trace
 from services.runtime.caller import Caller
@@ -27,6 +27,8 @@ LONGEST_SECONDS = 120.0
 """What takes longer hangs. The inspector is less patient; this is for those it waits for."""
 AWAY = timedelta(seconds=2)
 """When what could not be read for something that is away is tried again."""
+REFUSED = timedelta(minutes=1)
+"""When what could not be read for its owner is tried again."""
 
 _log = structlog.get_logger()
 
@@ -42,7 +44,7 @@ class Identities(Protocol):
     """Who knows who users are."""
 
     async def identity(self, user_id: str) -> Identity:
-        """Returns who a user is. Raises Unavailable and NotFound."""
+        """Returns who a user is. Raises Unavailable, NotFound, and IdentityRefused."""
 
 
 class Verification:
@@ -93,6 +95,9 @@ class Verification:
                 self._away += 1
                 _log.warning("document cannot be read yet", document=claim.document.id, **failure(error))
                 await self._verifications.postpone(claim, AWAY, its_fault=False)
+            except IdentityRefused as error:  # which is neither the document's fault nor the others'
+                _log.warning("document cannot be read yet", document=claim.document.id, **failure(error))
+                await self._verifications.postpone(claim, REFUSED, its_fault=False)
             except Exception as error:
                 _log.warning("reading failed", document=claim.document.id, attempts=claim.attempts, **failure(error))
                 await self._verifications.postpone(claim, _backoff(claim.attempts), its_fault=True)

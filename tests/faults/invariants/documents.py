@@ -46,11 +46,11 @@ def every_document_is_read(book: Book) -> Iterator[str]:
 
 
 def owners_are_told_of_their_documents_once(book: Book) -> Iterator[str]:
-    """Whenever it was read."""
+    """Whenever it was read, unless it is what it was before."""
     needed = Counter[tuple[object, ...]]()
     for message in book.streams["document"]:
         event = document_pb2.DocumentEvent.FromString(message.data)
-        if event.state != document_pb2.Document.PENDING:
+        if event.state != document_pb2.Document.PENDING and not event.unchanged:
             needed[event.owner_id, event.document_id, document_pb2.Document.State.Name(event.state)] += 1
     told: Counter[tuple[object, ...]] = Counter(
         (row["user_id"], row["document_id"], row["kind"].removeprefix("DOCUMENT_"))
