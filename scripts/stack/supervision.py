@@ -15,7 +15,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from scripts.stack.folder import RunFolder, StackError
-from scripts.stack.processes import Process
+from scripts.stack.processes import Process, mark
 
 # Carried in the environment of every process of a stack: by this they are found when supervisor is gone.
 _MARK = "DRAWBRIDGE_RUN_FOLDER"
@@ -109,7 +109,7 @@ def _processes(folder: RunFolder) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(_MARK) == str(folder.path):
+            if mark(folder) in process.cmdline() or process.environ().get(_MARK) == str(folder.path):
                 # Postgres's workers overwrite their environment
                 found += [process, *process.children(recursive=True)]
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):

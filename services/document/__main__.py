@@ -11,6 +11,7 @@ from services.document.admission import Limits
 from services.document.clients import Users
 from services.document.events import follow_users
 from services.document.inspection import Inspector
+from services.document.isolation import keep_to_itself
 from services.document.memory import LITTLE_AHEAD, give_back
 from services.document.objects import open_objects
 from services.document.service import DocumentService
@@ -79,5 +80,6 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    keep_to_itself()
     give_back()
     uvloop.run(main(config.load(Settings)))

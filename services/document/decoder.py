@@ -3,7 +3,7 @@
 Usage: python -m services.document.decoder < socket. It forks a process for each file, after it has loaded what reads
 documents: that takes longer than to read one. Each request comes with two descriptors: the file, and a socket on which
 the Inspection is told as JSON, and then how the process ended. When that socket is closed, the process is killed; when
-the socket of requests is closed, all are.
+the socket of requests is closed, all are. What such a process can reach: see isolation.py.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+from services.document import isolation
 from services.document.domain import PDF, Inspection
 from services.document.reader.picture import MOST_PIXELS, TooManyPixels, open_image, open_pdf
 
@@ -107,11 +108,9 @@ class _Server:
         if read == "1":
             _models()  # once, for all that are forked from now on
         answer = socket.socket(fileno=descriptors[1])
-        pid = os.fork()
+        server, pid = os.getpid(), os.fork()
         if not pid:
-            for one in (self._requests, *self._running.values()):  # nobody shall wait for this process to close them
-                one.close()
-            _open(descriptors[0], answer, content_type, read=read == "1")
+            _open(server, descriptors[0], answer, content_type, read=read == "1")
         os.close(descriptors[0])
         self._running[pid] = answer
         self._selector.register(answer, selectors.EVENT_READ, pid)
@@ -129,22 +128,25 @@ class _Server:
                 answer.close()
 
 
-def _open(descriptor: int, answer: socket.socket, content_type: str, *, read: bool) -> NoReturn:
+def _open(server: int, descriptor: int, answer: socket.socket, content_type: str, *, read: bool) -> NoReturn:
     """Opens a file, in the process that was forked for it."""
+    exit_code = BROKEN
     try:
         signal.set_wakeup_fd(-1)
+        isolation.confine(server, sys.stderr.fileno(), descriptor, answer.fileno())
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with os.fdopen(descriptor, "rb") as file:
             answer.sendall(json.dumps(dataclasses.asdict(inspect(file, content_type, read=read))).encode())
-        os._exit(0)
+        exit_code = 0
     except BaseException:
         traceback.print_exc()
-        os._exit(BROKEN)
+    finally:
+        os._exit(exit_code)
 
 
 if __name__ == "__main__":
+    isolation.keep_to_itself()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever started it ends it
     gc.freeze()
     server = _Server(socket.socket(fileno=sys.stdin.fileno()))

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import weakref
 from pathlib import Path
 from typing import BinaryIO
@@ -16,11 +15,13 @@ import structlog
 from services.document import decoder
 from services.document.domain import Inspection
 from services.document.objects import Objects
+from services.document.spool import spooling
+from services.runtime.errors import Unavailable
 
-AT_ONCE = 2
-"""Files beside each other: each takes a core, and up to 1 GiB for the pixels of the largest images."""
 LONGEST_SECONDS = 60.0
-"""On a busy machine. Processor time is limited more closely: see decoder.py."""
+"""What a busy machine takes, and no file: its processor time is limited more closely, see decoder.py."""
+STOP_SECONDS = 5.0
+"""How soon a process is ended that nobody waits for any more."""
 
 _log = structlog.get_logger()
 
@@ -29,28 +30,34 @@ _BREAKING = (signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, sign
 _CAUSED_BY_THE_FILE = {*(-one for one in _BREAKING), decoder.BROKEN}
 
 
+class DecoderUnavailable(Unavailable):
+    """What opens files cannot be started, has ended or hangs. That is no fault of the file's."""
+
+
 class Inspector:
-    """Opens files, a few at a time. What it starts ends with it."""
+    """Opens files. What it starts ends with it."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._turn = asyncio.Semaphore(AT_ONCE)
         self._decoder: _Decoder | None = None
 
     async def inspect(self, document_id: str, content_type: str, *, read: bool = False) -> Inspection:
         """Reads a file back and opens it; with read, looks for a machine-readable zone and reads that.
 
-        Cancelled, it leaves no process behind. Raises DocumentNotFound, and ChildProcessError or
-        TimeoutError when that was no fault of the file's.
+        Cancelled, it leaves no process behind. Raises DocumentNotFound; ObjectStoreUnavailable, NoScratchSpace or
+        DecoderUnavailable; and ChildProcessError when the process for this file was killed, which it may have caused.
         """
-        async with self._turn:
-            with tempfile.TemporaryFile() as file:
-                async for piece in await self._objects.read(document_id):
-                    file.write(piece)
-                file.seek(0)
+        async with spooling() as spool:
+            async for piece in await self._objects.read(document_id):
+                await spool.add(piece, spool.file.write)
+            await spool.rewind()
+            try:
                 if not (self._decoder and self._decoder.alive):
                     self._decoder = _Decoder()
-                return await self._decoder.inspect(file, content_type, read=read)
+                output = await self._decoder.inspect(spool.file, content_type, read=read)
+            except OSError as error:
+                raise DecoderUnavailable from error
+        return _inspection(output.decode(), content_type)
 
 
 class _Decoder:
@@ -62,12 +69,17 @@ class _Decoder:
     def __init__(self) -> None:
         self._requests, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.document.decoder"],
-                stdin=theirs.fileno(),
-                cwd=_ROOT,
-                env={"OPENBLAS_NUM_THREADS": "1"},  # what has threads cannot be forked
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "services.document.decoder"],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    env={"PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"},  # what has threads cannot be forked
+                )
+            except OSError:
+                self._requests.close()
+                raise
         weakref.finalize(self, _end, self._process, self._requests)
 
     @property
@@ -75,32 +87,37 @@ class _Decoder:
         """Whether it still takes files."""
         return self._process.poll() is None
 
-    async def inspect(self, file: BinaryIO, content_type: str, *, read: bool) -> Inspection:
-        """Opens a file. Cancelled, it waits until the process for it has ended."""
+    async def inspect(self, file: BinaryIO, content_type: str, *, read: bool) -> bytes:
+        """Opens a file. Returns what is told of it. Cancelled, it waits until the process for it has ended.
+
+        Raises OSError, TimeoutError among them.
+        """
         answer, theirs = socket.socketpair()
         with answer:
             answer.setblocking(False)
             with theirs:
-                try:
-                    socket.send_fds(
-                        self._requests, [decoder.request(content_type, read=read)], [file.fileno(), theirs.fileno()]
-                    )
-                except BrokenPipeError as error:
-                    raise ChildProcessError from error
+                request = decoder.request(content_type, read=read)
+                socket.send_fds(self._requests, [request], [file.fileno(), theirs.fileno()])
             ending = asyncio.create_task(_all_of(answer))
             try:
                 async with asyncio.timeout(LONGEST_SECONDS):
-                    output = await asyncio.shield(ending)
+                    return await asyncio.shield(ending)
             except BaseException:  # a cancelled inspection, too
                 answer.shutdown(socket.SHUT_WR)
-                await ending
+                await asyncio.wait([ending], timeout=STOP_SECONDS)
+                if not ending.done():
+                    self._process.kill()  # and with it, all that it has forked
+                    await asyncio.wait([ending])
                 raise
-        return _inspection(output.decode(), content_type)
 
 
 def _end(process: "subprocess.Popen[bytes]", requests: socket.socket) -> None:
     requests.close()
-    process.wait()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 async def _all_of(answer: socket.socket) -> bytes:
@@ -113,7 +130,7 @@ async def _all_of(answer: socket.socket) -> bytes:
 def _inspection(output: str, content_type: str) -> Inspection:
     found, told, exit_code = output.rpartition("\n")
     if not told:
-        raise ChildProcessError
+        raise DecoderUnavailable
     if int(exit_code) in _CAUSED_BY_THE_FILE:
         _log.warning("decoder broken by a file", signal=-int(exit_code), content_type=content_type)
         return Inspection("It cannot be read: it takes too long, or breaks what reads it.")

@@ -13,7 +13,6 @@ import psutil
 import pytest
 from document.v1 import document_pb2
 
-from services.document import inspection
 from services.document.inspection import Inspector
 from services.document.objects import ObjectStoreUnavailable, open_objects
 from services.runtime.ids import new_id
@@ -188,9 +187,9 @@ async def test_a_cancelled_inspection_leaves_no_decoder_behind_and_gives_its_tur
         return [one for each in forking for one in each.children()]
 
     async def decoding() -> bool:
-        return len(decoders()) == inspection.AT_ONCE
+        return len(decoders()) == 2
 
-    running = [asyncio.create_task(inspector.inspect("doc_1", "image/png")) for _ in range(inspection.AT_ONCE)]
+    running = [asyncio.create_task(inspector.inspect("doc_1", "image/png")) for _ in range(2)]
     await eventually(decoding)
     for task in running:
         task.cancel()

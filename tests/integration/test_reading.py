@@ -130,6 +130,7 @@ async def test_a_file_that_needs_no_reading_is_only_opened(inspector: Inspector,
     assert found == Inspection(shorter_side=634)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is shown what such a process has")
 async def test_what_reads_has_no_threads_no_secrets_and_ends_with_its_inspector(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

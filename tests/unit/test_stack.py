@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from cryptography import x509
 
 from scripts.stack import certificates, lifecycle, ports, supervision
 from scripts.stack.folder import RunFolder, StackError, program, run_folder
-from scripts.stack.processes import Process
+from scripts.stack.processes import Process, services
 from scripts.stack.settings import choose
 from tests.waiting import wait_until
 
@@ -122,6 +123,17 @@ def test_a_process_that_was_killed_is_started_again(folder: RunFolder) -> None:
     first = supervision.pid(folder, "sleeper")
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: supervision.pid(folder, "sleeper") not in {0, first}, "it was not started again")
+
+
+def test_a_server_that_hides_its_environment_is_found_by_its_command(folder: RunFolder) -> None:
+    [python] = {tuple(one.command[:3]) for one in services(choose(folder, 0, 0))}
+    with subprocess.Popen([*python, "-c", SLEEP], env={}) as hidden:
+        try:
+            supervision.stop(folder)
+            hidden.wait(10)
+            assert not psutil.pid_exists(hidden.pid)
+        finally:
+            hidden.kill()
 
 
 def test_nothing_is_left_when_the_supervisor_was_killed(folder: RunFolder) -> None:
