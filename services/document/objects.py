@@ -116,6 +116,11 @@ class Objects:
         with _reaching(), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, _path(document_id))
 
+    async def discard(self, document_id: str) -> None:
+        """Deletes a file that belongs to no document; when the store does not answer, the sweep does."""
+        with suppress(ObjectStoreUnavailable):
+            await self.delete(document_id)
+
     async def written_before(self, time: datetime) -> AsyncIterator[list[str]]:
         """Yields the ids of the documents whose files were written before, many at a time."""
         with _reaching():

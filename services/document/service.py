@@ -80,7 +80,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         document = await self._documents.get(request.document_id)
         _require_visible(document)
         await self._documents.remove(document.id)  # first: a file without a row is swept, a row without a file lies
-        await self._objects.delete(document.id)
+        await self._objects.discard(document.id)
         return empty_pb2.Empty()
 
     async def FindIdentityDocument(

@@ -123,7 +123,7 @@ class Uploads:
         try:
             await self._objects.put(document_id, spool.file)
         except BaseException:  # a cancelled upload, too
-            await asyncio.shield(self._discard(document_id))
+            await asyncio.shield(self._objects.discard(document_id))
             raise
         adding = asyncio.create_task(self._add(document_id, owner_id, kind, file, answer))
         try:
@@ -143,18 +143,14 @@ class Uploads:
             # It may have been committed all the same. (A file about which nobody can say is left to the sweep.)
             document = await self._documents.settled(document_id, owner_id)
             if document is None:
-                await self._discard(document_id)
+                await self._objects.discard(document_id)
                 raise
             answered = answer(document)
         except BaseException:
-            await self._discard(document_id)
+            await self._objects.discard(document_id)
             raise
         self._taken()
         return answered
-
-    async def _discard(self, document_id: str) -> None:
-        with suppress(Unavailable):  # the sweep takes what stays
-            await self._objects.delete(document_id)
 
 
 def _require_unencoded(header: str) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import io
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,16 @@ class Archive:
     def files(self) -> set[str]:
         """Every file in the store, half-written ones among them."""
         return {file.name for file in self.folder.rglob("*") if file.is_file()}
+
+    @contextmanager
+    def store_away(self) -> Iterator[None]:
+        """Has the store answer nothing but errors."""
+        [files] = self.folder.iterdir()
+        aside = files.rename(self.folder / "aside")
+        files.touch()
+        yield
+        files.unlink()
+        aside.rename(files)
 
     async def holds(self, files: set[str]) -> bool:
         return self.files() == files

@@ -132,6 +132,19 @@ async def test_a_deleted_document_is_gone_with_its_file(archive: Archive) -> Non
         assert reason(await refusal(call)) == "DOCUMENT_NOT_FOUND"
 
 
+async def test_a_document_is_gone_also_when_the_store_does_not_answer_and_its_file_with_the_next_sweep(
+    archive: Archive,
+) -> None:
+    user = new_id("usr")
+    document = await archive.upload(user, scan())
+    with archive.store_away():
+        await archive.of(user).DeleteDocument(document_pb2.DeleteDocumentRequest(document_id=document.id))
+    get = archive.of(user).GetDocument(document_pb2.GetDocumentRequest(document_id=document.id))
+    assert reason(await refusal(get)) == "DOCUMENT_NOT_FOUND"
+    assert document.id in archive.files()
+    assert document.id in await archive.documents.unknown(list(archive.files()))  # what the sweep asks
+
+
 _EXPIRED = "UPDATE documents SET expire_date = (now() AT TIME ZONE 'UTC')::date - $2::integer WHERE id = $1"
 
 
