@@ -94,6 +94,12 @@ def test_a_proof_of_address_has_the_checks_of_any_file(inspection: Inspection, e
     assert problems(judge(replace(of_file, of_another_user=True))) == expected | {"NOT_ANOTHER_USERS": "FAILED"}
 
 
+def test_a_small_picture_is_of_use_when_its_zone_can_be_read() -> None:
+    small = facts(Kind.PASSPORT, passport())
+    small = replace(small, inspection=replace(small.inspection, shorter_side=120))
+    assert problems(judge(small)) == {}
+
+
 @pytest.mark.parametrize(("points", "expected"), [(100, {}), (99.9, {"USEFUL_SIZE": "FAILED"})])
 def test_a_pdf_is_measured_in_points(points: float, expected: dict[str, str]) -> None:
     of_file = replace(facts(Kind.PROOF_OF_ADDRESS, ()), content_type="application/pdf")

@@ -116,7 +116,7 @@ def _useful_size(facts: Facts) -> Finding:
         return Outcome.UNREADABLE, "Its size cannot be told."
     pdf = facts.content_type == PDF
     smallest, unit = (SMALLEST_PAGE_POINTS, "points") if pdf else (SMALLEST_IMAGE_PIXELS, "pixels")
-    if facts.inspection.shorter_side < smallest:
+    if facts.inspection.shorter_side < smallest and not facts.inspection.mrz:  # what could be read was large enough
         return Outcome.FAILED, f"Its shorter side has {facts.inspection.shorter_side:g} {unit}; {smallest} are needed."
     return _PASSED
 
