@@ -151,6 +151,14 @@ def test_no_process_is_told_what_it_does_not_read(processes: list[Process]) -> N
         assert process.shared.keys() <= all_read
 
 
+def test_limits_can_be_set_and_are_what_they_are_by_default(processes: list[Process]) -> None:
+    for process in (one for one in processes if one.module != MIGRATE):
+        fields = importlib.import_module(f"{process.module}.__main__").Settings.model_fields
+        limits = {name.upper(): str(field.default) for name, field in fields.items() if name.startswith("max_")}
+        given = {**process.shared, **process.own}
+        assert {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", given[name]) for name in limits} == limits, process.name
+
+
 def test_servers_listen_where_the_edge_and_each_other_look(processes: list[Process]) -> None:
     for process in (one for one in processes if "LISTEN_ADDRESS" in one.own):
         assert port(process.own["LISTEN_ADDRESS"]) == EDGE["SERVICE_PORT"]
