@@ -25,7 +25,10 @@ _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": T
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
 # As the cors filter passes over routes that are answered here.
-_FOR_ALL_PAGES = {"header": {"key": "access-control-allow-origin", "value": "*"}}
+_FOR_ALL_PAGES = [
+    {"header": {"key": "access-control-allow-origin", "value": "*"}},
+    {"header": {"key": "access-control-expose-headers", "value": "allow, x-request-id"}},
+]
 # For what is safe to execute twice. These add to the cluster's retry_policy.
 _RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
 # For streams that a browser opens: its EventSource takes a 503 for the end, so the edge waits some 10 s for a replica.
@@ -81,7 +84,7 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
             "direct_response": {"status": 405},
             "response_headers_to_add": [
                 {"header": {"key": "allow", "value": ", ".join(sorted(verbs))}},
-                _FOR_ALL_PAGES,
+                *_FOR_ALL_PAGES,
             ],
             "typed_per_filter_config": _ANSWERED_HERE,
         }

@@ -20,8 +20,10 @@ async def test_errors_are_readable_whoever_made_them(tab: Tab, people: People) -
         assert answer.get("status") == status, (path, answer)
         assert reason in answer["text"]
         assert json.loads(answer["text"])["details"]
+        assert answer["headers"]["x-request-id"], path
     not_so = await tab.ask("/api/v1/payments", somebody, method="DELETE")
     assert (not_so.get("status"), not_so.get("text", "").count("METHOD_NOT_ALLOWED")) == (405, 1), not_so
+    assert (not_so["headers"]["allow"], bool(not_so["headers"]["x-request-id"])) == ("GET, POST", True)
     nobody = await tab.ask("/api/v1/users/me")
     assert nobody["headers"]["x-request-id"]
     assert (nobody["status"], nobody["headers"]["www-authenticate"]) == (401, "Bearer")

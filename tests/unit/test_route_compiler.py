@@ -93,6 +93,12 @@ def test_a_wrong_method_is_told_all_methods_of_the_path() -> None:
     assert {route["direct_response"]["status"] for route in refusals} == {405}
 
 
+def test_a_page_may_read_what_the_edge_says_of_a_wrong_method() -> None:
+    [refusal] = [route for route in rest_routes(GET) if "direct_response" in route]
+    headers = {one["header"]["key"]: one["header"]["value"] for one in refusal["response_headers_to_add"]}
+    assert headers["access-control-expose-headers"] == "allow, x-request-id"
+
+
 def test_every_route_that_is_forwarded_asks_authz_for_its_rpc() -> None:
     for route in compile_routes([GET, DELETE, UPLOAD]):
         check = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
