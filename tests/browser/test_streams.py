@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.tab import Tab, token
-from tests.edge.people import People, Person
+from tests.edge.people import Json, People, Person
 from tests.edge.replica import second_replica
 from tests.edge.stack import Stack
 from tests.waiting import eventually, wait_until
@@ -165,31 +165,66 @@ async def test_one_stream_too_many_says_so_and_when_to_come_back(tab: Tab, peopl
     await eventually(free, 30)
 
 
-async def test_the_program_in_the_documentation_shows_each_change_once(
-    tab: Tab, people: People, payer: Person, stack: Stack
-) -> None:
+async def run_the_documented_program(tab: Tab, fresh_token: str) -> None:
+    """Runs it with a function in JavaScript that gives its token. What becomes of it is in the page's `noted`."""
     guide = (Path(__file__).parents[2] / "docs/streams.md").read_text()
     [program] = re.findall(r"```js\n(function followPayments.*?)```", guide, re.DOTALL)
-    payee = people.sign_up()
-    await tab.page.evaluate(f"""([edge, token]) => {{
-        const EDGE = edge;
+    await tab.page.evaluate(f"""(edge) => {{
+        const EDGE = edge, noted = window.noted = {{shown: [], told: [], planned: 0}};
+        const setTimeout = (what, after) => {{ noted.planned += 1; return window.setTimeout(what, after); }};
+        const EventSource = class extends window.EventSource {{
+            constructor(url) {{
+                super(url);
+                this.addEventListener("error", (event) => event.data && noted.told.push(JSON.parse(event.data).code));
+            }}
+        }};
         {program}
-        window.shown = [];
-        window.stop = followPayments(async () => token, (change) => window.shown.push(change.state));
-    }}""", [tab.edge_url, token(payee)])  # fmt: skip
+        window.stop = followPayments({fresh_token}, (change) => noted.shown.push(change.state));
+    }}""", tab.edge_url)  # fmt: skip
+
+
+async def noted(tab: Tab, what: str, seconds: float = 30) -> Json:
+    """Waits until an expression in JavaScript holds in the page. Returns what is noted then."""
+
+    async def holds() -> bool:
+        return bool(await tab.page.evaluate(what))
+
+    await eventually(holds, seconds)
+    found: Json = await tab.page.evaluate("noted")
+    return found
+
+
+async def test_the_program_in_the_documentation_shows_each_change_once_until_its_session_ends(
+    tab: Tab, people: People, payer: Person, stack: Stack
+) -> None:
+    payee = people.sign_up()
+    await run_the_documented_program(tab, f"async () => '{token(payee)}'")
     pay(payer, payee)
-
-    async def shown(times: int) -> bool:
-        return bool(await tab.page.evaluate("window.shown.length") >= times)
-
-    await eventually(lambda: shown(2), 30)
+    await noted(tab, "noted.shown.length >= 2")
     end(stack, "payment", signal.SIGKILL)
     pay(payer, payee)
-    await eventually(lambda: shown(4), 60)
-    assert await tab.page.evaluate("window.shown") == ["AUTHORIZED", FINAL] * 2
+    before = await noted(tab, "noted.shown.length >= 4", 60)
+    assert (before["shown"], before["told"]) == (["AUTHORIZED", FINAL] * 2, [])
     payee.client.delete("/api/v1/sessions/current").raise_for_status()
+    after = await noted(tab, "noted.told.length")
+    assert (after["told"], after["planned"]) == ([16], before["planned"])
 
-    async def given_up() -> bool:
-        return bool(await tab.page.evaluate("stop() ?? true"))
 
-    await eventually(given_up)
+async def test_the_program_in_the_documentation_asks_for_a_token_until_it_gets_one(
+    tab: Tab, people: People, payer: Person
+) -> None:
+    payee = people.sign_up()
+    pay(payer, payee)
+    failing = "async () => { if (noted.planned < 3) throw new Error('away'); return '%s'; }"
+    await run_the_documented_program(tab, failing % token(payee))
+    found = await noted(tab, "noted.shown.length >= 2")
+    assert (found["shown"], found["planned"]) == (["AUTHORIZED", FINAL], 3)
+
+
+async def test_the_program_in_the_documentation_opens_nothing_once_it_is_stopped(tab: Tab, people: People) -> None:
+    somebody = people.sign_up()
+    await run_the_documented_program(tab, "() => new Promise((give) => { window.give = give; })")
+    await tab.page.evaluate("(token) => { stop(); give(token); }", token(somebody))
+    stream = await tab.follow(EVENTS, somebody)
+    await stream.until("seen['open']")
+    assert sum(EVENTS in url for url in tab.asked) == 1
