@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from scripts import errors, manifests
+from services.payment.streams import hub
+from services.runtime.server import DRAIN_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 _NAMED = re.compile(r"`((?:proto|envoy|authz|services|scripts|tests|docs|k8s)/[\w./-]+)(?::([\w.]+))?`")
@@ -93,6 +96,15 @@ def test_operators_are_told_of_commands_that_are_there() -> None:
     assert named(r"(?:`|    )make (\w+)") <= targets
     services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
     assert named(r"docker compose (?:exec|logs --follow) (\w+)") | named(r"--scale (\w+)=") <= services.keys()
+
+
+def test_operators_are_told_how_long_it_takes() -> None:
+    page = _OPERATIONS.read_text()
+    assert re.findall(r"and (\d+) s of\s+draining", page) == [f"{DRAIN_SECONDS:g}"]
+    assert re.findall(r"a replica's streams end within (\d+) s", page) == [f"{hub.DRAIN_SECONDS:g}"]
+    assert re.findall(r"changes come up to (\d+) s late", page) == [
+        str(ceil(hub.LOOK_SECONDS * 1.25))
+    ]  # it looks each quarter
 
 
 def pods() -> Iterator[manifests.Document]:
