@@ -28,7 +28,7 @@ _READER_SECONDS = 30.0
 
 
 class SessionEnded(Unauthenticated):
-    """The access token's session has ended: its user logged out or was suspended, or a refresh token was used twice."""
+    """The session has ended: its user logged out, was suspended or lost a role, or a refresh token was used twice."""
 
     message = "This session has ended. Log in again."
 
