@@ -120,6 +120,11 @@ def shrunk(picture: Grey, lines: Sequence[Line]) -> tuple[Grey, list[Line]]:
     return np.asarray(smaller, np.uint8), [line.times(scale) for line in lines]
 
 
+def smoothed(picture: Grey, radius: float) -> Grey:
+    """Takes noise away, and some sharpness."""
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), radius), np.uint8) if radius else picture
+
+
 def cut(picture: Grey, line: Line, pixels: int = LINE_HEIGHT) -> Grey:
     """Returns a line as a picture of its own, upright, so many pixels high."""
     scale = pixels / line.height

@@ -8,22 +8,22 @@ import numpy as np
 
 from services.document.reader.glyphs import Comparison
 from services.document.reader.layouts import CHECKED, TD1, TD3, Layout
-from services.document.reader.lines import Line, cut, find, shrunk, zones
+from services.document.reader.lines import Line, cut, find, shrunk, smoothed, zones
 from services.document.reader.models import ALPHABET, LINE_HEIGHT, Grey, Models
 from services.document.reader.text import Row, readings, row
 from services.document.verification import mrz
 
 _SIDES = (480, 960, 1440)
 """To what size a picture is brought to find lines in it: the first is quick, and enough for most."""
-_HEIGHTS = (1.0, 1.25, 0.85)
-"""How much of what is above and below a line is read with it."""
+_ATTEMPTS = ((1.0, 0.0), (1.0, 0.03), (1.25, 0.0), (0.85, 0.04))
+"""How much of what is above and below a line is read with it, and how far noise is smoothed, in heights of a line."""
 _MOST_GROUPS = 4
 _LEGIBLE = 0.6
 _SURE = 0.6
 _KNOWN = 0.9
 """A typeface that is less like what was read is another."""
-_CLEARLY = 0.01
-"""By how much a character must be more like what is there than any other, to be the one."""
+_CLEARLY, _AGREED = 0.03, 0.01
+"""By how much a character must be more like what is there than another: against the network's word, or with it."""
 _OTHER = 0.08
 """By how much another may be more like it than what was read."""
 
@@ -42,7 +42,7 @@ def read_zone(models: Models, picture: Grey) -> Zone:
     """Looks for a zone, in any direction, and reads it."""
     found = False
     for side in _SIDES:
-        if side > _SIDES[0] and side > 1.5 * max(picture.shape):
+        if side > _SIDES[0] and (side > 1.5 * max(picture.shape) or (found and side == _SIDES[-1])):
             break
         for lines in islice(zones(find(models, picture, side)), _MOST_GROUPS):
             for one_way in (lines, tuple(line.turned() for line in reversed(lines))):
@@ -56,7 +56,9 @@ def read_zone(models: Models, picture: Grey) -> Zone:
 def _texts(models: Models, picture: Grey, lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
     """Yields what lines say, each time they are read anew: nothing when they are no zone, () when nobody can tell."""
     picture, lines = shrunk(picture, lines)
-    for height in _HEIGHTS:
+    sharp = picture
+    for height, soft in _ATTEMPTS:
+        picture = smoothed(sharp, soft * lines[0].height)
         rows = []
         for line in lines:
             rows.append(row(models.read(cut(picture, replace(line, height=line.height * height)))))
@@ -117,7 +119,8 @@ def _character(characters: str, seen: dict[str, float], drawn: dict[str, float])
     if not drawn:
         return characters[0], len(characters) == 1 and seen[characters[0]] > _SURE
     best, *others = sorted(characters, key=lambda one: -drawn[one])
-    if any(drawn[best] - drawn[one] < _CLEARLY for one in others):
+    least = _AGREED if seen[best] > _SURE * sum(seen[one] for one in characters) else _CLEARLY
+    if any(drawn[best] - drawn[one] < least for one in others):
         return best, False
     ahead = max(drawn.values()) - drawn[best]
     return best, ahead == 0 or (seen[best] > _SURE and ahead < _OTHER)
