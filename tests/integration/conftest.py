@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
@@ -18,6 +18,8 @@ from scripts.stack import certificates as issuer
 from scripts.stack import nats, ports, postgres
 from scripts.stack.folder import RunFolder, run_folder
 from services.runtime import migrate
+from tests.integration.archive import Archive, open_archive
+from tests.integration.reading import House, Place, living, open_place
 
 FreshDatabase = Callable[[str], str]
 
@@ -69,6 +71,39 @@ def nats_url(folder: RunFolder, certificates: Path) -> Iterator[str]:
     nats.prepare(folder, port)
     with _running(nats.command(folder), folder, lambda: nats.ready(port)):
         yield nats.url(port)
+
+
+@pytest.fixture(scope="module")
+async def archive(
+    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Archive]:
+    """The document service. Nobody reads what is uploaded."""
+    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+async def place(
+    fresh_database: FreshDatabase, nats_url: str, certificates: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Place]:
+    """The same, and who hears of it."""
+    folder = tmp_path_factory.mktemp("objects")
+    async with open_place(fresh_database("document"), nats_url, certificates, folder) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def quiet(place: Place) -> AsyncIterator[House]:
+    """Nobody reads."""
+    async with living(place) as house:
+        yield house
+
+
+@pytest.fixture
+async def house(quiet: House) -> AsyncIterator[House]:
+    """One replica reads."""
+    async with quiet.replica():
+        yield quiet
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,20 +13,11 @@ from google.api.httpbody_pb2 import HttpBody
 
 from services.document import objects
 from services.runtime.ids import new_id
-from tests.integration.archive import Archive, open_archive, refusal, scan
-from tests.integration.conftest import FreshDatabase
+from tests.integration.archive import Archive, refusal, scan
 from tests.integration.serving import reason, trailers
 
 USER = new_id("usr")
 CONTENT = scan((1900, 1900))
-
-
-@pytest.fixture(scope="module")
-async def archive(
-    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Archive]:
-    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
-        yield archive
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,23 +22,13 @@ from tests.integration.archive import (
     Archive,
     DatabaseLost,
     form,
-    open_archive,
     refusal,
     requests,
     scan,
     stalling,
 )
-from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import reason, trailers
 from tests.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-async def archive(
-    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Archive]:
-    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
-        yield archive
 
 
 async def documents_of(archive: Archive, user: str) -> Sequence[document_pb2.Document]:

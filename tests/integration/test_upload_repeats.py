@@ -3,25 +3,15 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 from document.v1 import document_pb2
 
 from services.runtime.ids import new_id
-from tests.integration.archive import LIMITS, Archive, form, open_archive, refusal, requests, scan
-from tests.integration.conftest import FreshDatabase
+from tests.integration.archive import LIMITS, Archive, form, refusal, requests, scan
 from tests.integration.serving import reason
-
-
-@pytest.fixture(scope="module")
-async def archive(
-    fresh_database: FreshDatabase, certificates: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Archive]:
-    async with open_archive(fresh_database("document"), certificates, tmp_path_factory.mktemp("objects")) as archive:
-        yield archive
 
 
 def digest(algorithm: str, body: bytes) -> str:

@@ -1,45 +1,18 @@
 """Verification: documents are read off the request, and again when their owner changes."""
 
 import json
-from collections.abc import AsyncIterator
 from datetime import date
-from pathlib import Path
 
-import pytest
 from document.v1 import document_pb2
 from google.type.date_pb2 import Date
 
 from services.document.domain import Inspection
 from services.document.verification.domain import CHECKS, CHECKS_OF_ZONE, Identity
 from services.runtime.ids import new_id
-from tests.integration.conftest import FreshDatabase
-from tests.integration.reading import ADA, EXPIRES, House, Place, living, open_place, outcomes, told, zone
+from tests.integration.reading import ADA, EXPIRES, House, outcomes, told, zone
 from tests.waiting import eventually
 
 Document = document_pb2.Document
-
-
-@pytest.fixture(scope="module")
-async def place(
-    fresh_database: FreshDatabase, nats_url: str, certificates: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Place]:
-    folder = tmp_path_factory.mktemp("objects")
-    async with open_place(fresh_database("document"), nats_url, certificates, folder) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def quiet(place: Place) -> AsyncIterator[House]:
-    """Nobody reads."""
-    async with living(place) as house:
-        yield house
-
-
-@pytest.fixture
-async def house(quiet: House) -> AsyncIterator[House]:
-    """One replica reads."""
-    async with quiet.replica():
-        yield quiet
 
 
 async def test_a_document_is_pending_until_it_was_read_and_then_verified_with_an_event(house: House) -> None:

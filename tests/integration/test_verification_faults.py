@@ -22,15 +22,11 @@ from services.document.verification.domain import ATTEMPTS, Facts, Identity
 from services.document.verification.store import LEASE
 from services.runtime import clients
 from services.runtime.errors import Unavailable
-from tests.integration.conftest import FreshDatabase
 from tests.integration.reading import (
     EXPIRES,
     House,
-    Place,
     Reader,
     Registry,
-    living,
-    open_place,
     outcomes,
     reading,
     zone,
@@ -39,29 +35,6 @@ from tests.integration.serving import METHODS, identity, serving
 from tests.waiting import eventually
 
 Document = document_pb2.Document
-
-
-@pytest.fixture(scope="module")
-async def place(
-    fresh_database: FreshDatabase, nats_url: str, certificates: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Place]:
-    folder = tmp_path_factory.mktemp("objects")
-    async with open_place(fresh_database("document"), nats_url, certificates, folder) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def quiet(place: Place) -> AsyncIterator[House]:
-    """Nobody reads."""
-    async with living(place) as house:
-        yield house
-
-
-@pytest.fixture
-async def house(quiet: House) -> AsyncIterator[House]:
-    """One replica reads."""
-    async with quiet.replica():
-        yield quiet
 
 
 async def test_each_document_is_read_once_however_many_replicas_there_are(quiet: House) -> None:
