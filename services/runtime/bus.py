@@ -76,13 +76,18 @@ class Bus:
         """Waits for the first connection."""
         await self._connected.wait()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether NATS can be reached right now, whatever becomes of a stream of it."""
+        return self._client.is_connected
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.close()
 
     async def stream(self, name: str) -> JetStreamContext:
         """Returns JetStream with the stream of a service, SESSION or DEADLETTER, in place. Raises BusUnavailable."""
-        if not self._client.is_connected:
+        if not self.is_connected:
             raise BusUnavailable
         jetstream = self._client.jetstream()
         if name not in self._streams:

@@ -6,7 +6,7 @@ that long is looked for first.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from services.runtime import trace
 from services.runtime.bus import DUPLICATE_SECONDS, MESSAGE_ID, TRACEPARENT, Bus, BusUnavailable, EventRefused
 from services.runtime.postgres import Connection, Database
-from services.runtime.worker import repeat
+from services.runtime.worker import backoff, repeat
 
 BATCH = 200
 POLL_SECONDS = 1.0
@@ -36,7 +36,7 @@ _MAY_BE_FORGOTTEN = timedelta(seconds=DUPLICATE_SECONDS / 2)
 _ADD = "INSERT INTO outbox (message_id, subject, payload, traceparent) VALUES ($1, $2, $3, $4)"
 _NEXT = """
     SELECT position, message_id, subject, payload, traceparent, create_time < now() - $3::interval AS waited
-    FROM outbox WHERE subject <> ALL ($2) ORDER BY position LIMIT $1"""
+    FROM outbox WHERE subject <> ALL ($2) AND split_part(subject, '.', 1) <> ALL ($4) ORDER BY position LIMIT $1"""
 _DONE = "DELETE FROM outbox WHERE position = ANY($1::bigint[])"
 
 _log = structlog.get_logger()
@@ -52,6 +52,10 @@ class Outbox:
         self._wake = asyncio.Event()
         self._refused: dict[str, float] = {}
         """Subjects that wait, with the time of the loop until when."""
+        self._failing: dict[str, float] = {}
+        """Streams that wait, likewise: NATS can be reached, but each stream has a leader of its own."""
+        self._failures: Counter[str] = Counter()
+        """How often in a row a stream failed."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -78,7 +82,8 @@ class Outbox:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _RELAY_LOCK):
                 return False
             until = asyncio.get_running_loop().time() + BATCH_SECONDS
-            rows = await connection.fetch(_NEXT, BATCH, self._waiting(), _MAY_BE_FORGOTTEN)
+            waiting = _waiting(self._refused), _waiting(self._failing)
+            rows = await connection.fetch(_NEXT, BATCH, waiting[0], _MAY_BE_FORGOTTEN, waiting[1])
             if not rows:
                 return False
             streams: dict[str, dict[str, list[asyncpg.Record]]] = defaultdict(lambda: defaultdict(list))
@@ -96,11 +101,18 @@ class Outbox:
     async def _publish_to(
         self, stream: str, subjects: Mapping[str, Sequence[asyncpg.Record]], stored: list[int], until: float
     ) -> None:
-        await self._bus.stream(stream)
-        for failed in await _to_their_end(
-            self._publish(subject, rows, stored, until) for subject, rows in subjects.items()
-        ):
-            raise failed
+        try:
+            await self._bus.stream(stream)
+            for failed in await _to_their_end(
+                self._publish(subject, rows, stored, until) for subject, rows in subjects.items()
+            ):
+                raise failed
+        except BusUnavailable:
+            if self._bus.is_connected:  # the next batch is for others: the relay itself waits half as long
+                self._failures[stream] += 1
+                self._failing[stream] = asyncio.get_running_loop().time() + 2 * backoff(self._failures[stream])
+            raise
+        del self._failures[stream]
 
     async def _publish(self, subject: str, rows: Sequence[asyncpg.Record], stored: list[int], until: float) -> None:
         """Publishes the events of one subject, each after the one before was stored, and notes their positions."""
@@ -135,11 +147,13 @@ class Outbox:
             raise BusUnavailable from error
         return ids
 
-    def _waiting(self) -> list[str]:
-        """Returns the subjects whose next event was refused a short while ago."""
-        now = asyncio.get_running_loop().time()
-        self._refused = {subject: until for subject, until in self._refused.items() if until > now}
-        return list(self._refused)
+
+def _waiting(untils: dict[str, float]) -> list[str]:
+    """Returns what still has to wait, and drops what need not."""
+    now = asyncio.get_running_loop().time()
+    for name in [name for name, until in untils.items() if until <= now]:
+        del untils[name]
+    return list(untils)
 
 
 def _row(stream: str, key: str, sequence: int, message: Message) -> tuple[str, str, bytes, str]:

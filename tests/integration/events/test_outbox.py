@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from nats.js.api import DiscardPolicy
+from nats.js.api import DiscardPolicy, StreamConfig
 
 from services.runtime import outbox as outbox_module
 from services.runtime.bus import MESSAGE_ID, Bus
@@ -139,6 +139,27 @@ async def test_events_that_jetstream_refuses_hold_up_only_those_of_their_subject
     async with relaying(outbox):
         await eventually(it_is_sent, 30)
     assert await ids(bus, stream) == ["good.1"]
+
+
+async def test_events_for_a_stream_that_nats_does_not_give_hold_up_no_others(
+    stream: str, database: Database, bus: Bus, outbox: Outbox
+) -> None:
+    other = new_id("stream")
+    jetstream = await bus.stream(stream)
+    await jetstream.add_stream(StreamConfig(in_the_way := new_id("stream"), subjects=[f"{other}.>"]))
+    async with outbox.transaction() as connection:
+        await outbox.add_to(other, connection, [(f"q{number:03}", event("q", 1)) for number in range(BATCH + 1)])
+        await outbox.add(connection, "p", 1, event("p", 1))
+
+    async def it_is_sent() -> bool:
+        return len(await database.fetch(_WAITING)) == BATCH + 1
+
+    async with relaying(outbox):
+        await eventually(it_is_sent)
+        await jetstream.delete_stream(in_the_way)
+        await eventually(partial(sent, database), 30)
+    assert await ids(bus, stream) == ["p.1"]
+    assert sorted(await ids(bus, other)) == [f"q{number:03}.1" for number in range(BATCH + 1)]
 
 
 async def test_events_wait_in_order_while_the_stream_is_full(
