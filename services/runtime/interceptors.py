@@ -27,7 +27,7 @@ from services.runtime.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from services.runtime.log import failure
+from services.runtime.log import failure, in_band
 from services.runtime.validation import require_valid
 from services.runtime.writing import WRITE_SECONDS, SlowReader
 
@@ -100,7 +100,7 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
     """Continues the trace and writes one line for each call."""
     trace.begin(call.metadata.get("traceparent"))
     started = time.perf_counter()
-    outcome, why = "OK", {}
+    outcome, why = "", {}
     user, request_id = call.metadata.get("x-user-id", ""), call.metadata.get("x-request-id", "")
     try:
         return await proceed(call)
@@ -119,7 +119,7 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
         _log.info(
             "rpc",
             rpc=call.method.rpc,
-            outcome=outcome,
+            outcome=outcome or in_band.get(),
             ms=round((time.perf_counter() - started) * 1000, 2),
             user=user,
             request_id=request_id,

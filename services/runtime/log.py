@@ -2,12 +2,16 @@
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
 
 from services.runtime import trace
 from services.runtime.errors import Error
+
+in_band: ContextVar[str] = ContextVar("in_band", default="OK")
+"""The outcome of the current call if it raises nothing: its handler may tell the client of an error by itself."""
 
 
 def configure(service: str) -> None:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from payment.v1 import payment_pb2, payment_pb2_grpc
+from structlog.testing import capture_logs
 
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
@@ -122,6 +123,33 @@ async def test_a_stream_ends_when_its_session_does_and_none_is_opened_then(house
     await cancel(house, payer, payment.id)
     assert (await browsers[2].next())["id"] == "2"  # another session of the user goes on
     browsers[2].call.cancel()
+
+
+async def test_the_log_knows_how_a_stream_ended_though_for_grpc_it_ended_well(house: House) -> None:
+    payer, payment = await in_review(house)
+    session = new_id("ses")
+    browsers = [
+        status(house, payer, payment.id, x_user_session=session),
+        feed(house, payer, x_user_session=session),
+        status(house, payer, payment.id),
+    ]
+    for browser in browsers:
+        await browser.next()
+    with capture_logs() as logs:
+        await end_session(house, session)
+        await cancel(house, payer, payment.id)
+        for browser in browsers:
+            await browser.rest()
+
+        async def all_are_logged() -> bool:
+            return len(streams()) == 3
+
+        def streams() -> list[str]:
+            return sorted(line["outcome"] for line in logs if "Stream" in line.get("rpc", ""))
+
+        await eventually(all_are_logged)
+    assert streams() == ["OK", "SESSION_ENDED", "SESSION_ENDED"]
+    assert {line["log_level"] for line in logs} == {"info"}  # that somebody logs out is nobody's failure
 
 
 async def test_a_reader_that_does_not_read_is_cut_off_and_its_place_is_free(house: House) -> None:

@@ -15,7 +15,8 @@ from services.payment.streams.hub import Hub, Watcher
 from services.payment.streams.store import Events
 from services.payment.visibility import Visibility
 from services.runtime import caller, status
-from services.runtime.log import failure
+from services.runtime.errors import Error
+from services.runtime.log import failure, in_band
 from services.runtime.revocations import Revocations, SessionEnded
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,10 +97,14 @@ class StreamService:
                     yield BEAT
             yield END
         except StreamEnded as error:
+            in_band.set(error.reason)
             yield sse.retry(error.retry_after)
         except Exception as error:  # the client could not tell a cut stream from a finished one
-            _log.warning("stream failed", topic=asked.topic.id, **failure(error))
-            yield sse.event("error", sse.json(status.to_proto(status.told(error))))
+            if not isinstance(error, Error):
+                _log.warning("stream failed", topic=asked.topic.id, **failure(error))
+            told = status.told(error)
+            in_band.set(told.reason)
+            yield sse.event("error", sse.json(status.to_proto(told)))
         finally:
             stream.close()
 
