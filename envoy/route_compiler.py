@@ -29,6 +29,8 @@ _FOR_ALL_PAGES = [
     {"header": {"key": "access-control-allow-origin", "value": "*"}},
     {"header": {"key": "access-control-expose-headers", "value": "allow, x-request-id"}},
 ]
+# Of what may have been asked for with a token in its URL (RFC 6750, 5.3).
+_NOT_KEPT = {"header": {"key": "cache-control", "value": "no-store"}}
 # For what is safe to execute twice. These add to the cluster's retry_policy.
 _RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
 # For streams that a browser opens: its EventSource takes a 503 for the end, so the edge waits some 10 s for a replica.
@@ -111,6 +113,7 @@ def _grpc_route(method: Method) -> Route:
         "route": action,
         **({"request_body_buffer_limit": _KEPT_FOR_RETRY} if method.client_streaming else {}),
         "request_headers_to_add": retries,
+        **({"response_headers_to_add": [_NOT_KEPT]} if method.query_token else {}),
         "typed_per_filter_config": _filters(method),
     }
 

@@ -66,6 +66,7 @@ def test_a_status_stream_arrives_event_by_event_as_it_was_written(client: httpx.
         client.stream("GET", "/api/v1/payments/pay_1/status", headers=headers) as response,
     ):
         assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-store"  # a token may be in the URL
         for event, received in zip(events, response.iter_raw(), strict=True):
             assert received == event
             arrived.release()
