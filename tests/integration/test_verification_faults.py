@@ -19,7 +19,7 @@ from services.document.domain import Inspection, Kind
 from services.document.objects import ObjectStoreUnavailable
 from services.document.verification import worker
 from services.document.verification.domain import ATTEMPTS, Facts, Identity
-from services.document.verification.store import LEASE
+from services.document.verification.store import _CLAIM, _LOCK_CLAIMS, LEASE
 from services.runtime import clients
 from services.runtime.errors import Unavailable
 from tests.integration.reading import (
@@ -61,6 +61,24 @@ async def test_one_of_a_users_documents_is_read_at_a_time(quiet: House) -> None:
     other = await quiet.upload("usr_other")
     claims = await asyncio.gather(*(quiet.archive.verifications.claim() for _ in range(6)))
     assert sorted(claim.document.owner_id for claim in claims if claim) == ["usr_many", other.owner_id]
+
+
+async def test_who_had_to_wait_for_its_turn_to_claim_sees_what_was_claimed_meanwhile(quiet: House) -> None:
+    for _ in range(2):
+        await quiet.wait_no_longer(await quiet.upload("usr_many"))
+    async with quiet.archive.database.transaction() as connection:
+        await connection.execute(_LOCK_CLAIMS)
+        late = asyncio.create_task(quiet.archive.verifications.claim())
+        await eventually(partial(_somebody_waits, quiet))
+        await connection.execute(_CLAIM, LEASE)  # later than the other began
+    assert await late is None
+
+
+async def _somebody_waits(house: House) -> bool:
+    waiting = """
+        SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
+    return bool(await house.archive.database.fetch(waiting))
 
 
 @pytest.mark.parametrize("ends", ["decided", "failed"])

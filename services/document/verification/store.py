@@ -21,13 +21,15 @@ LEASE = timedelta(seconds=15)
 
 _LOCK_CLAIMS = "SELECT pg_advisory_xact_lock(hashtextextended('claims of documents', 0))"
 # One of each owner at a time. What failed and waits is like what is under lease in its last seconds: that does no harm.
+# Not now(), which is from before it had the lock: what others have claimed since would seem to wait longer than LEASE.
 _CLAIM = """
-    UPDATE documents SET verify_time = now() + $1, verify_failures = verify_failures + 1
+    UPDATE documents SET verify_time = statement_timestamp() + $1, verify_failures = verify_failures + 1
     WHERE id = (
         SELECT id FROM documents
-        WHERE verify_time <= now() AND owner_id NOT IN (
+        WHERE verify_time <= statement_timestamp() AND owner_id NOT IN (
             SELECT owner_id FROM documents
-            WHERE verify_failures > 0 AND verify_time > now() AND verify_time <= now() + $1)
+            WHERE verify_failures > 0 AND verify_time > statement_timestamp()
+                AND verify_time <= statement_timestamp() + $1)
         ORDER BY verify_time, id DESC LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING *"""
 # What a worker that was too slow has to say changes nothing: another one has claimed the document, or it is to be
