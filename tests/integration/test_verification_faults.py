@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,22 +14,14 @@ from google.type.date_pb2 import Date
 from user.v1 import user_pb2, user_pb2_grpc
 
 from services.document.clients import Users
-from services.document.domain import Inspection, Kind
+from services.document.domain import Inspection
 from services.document.objects import ObjectStoreUnavailable
 from services.document.verification import worker
-from services.document.verification.domain import ATTEMPTS, Facts, Identity
-from services.document.verification.store import _CLAIM, _LOCK_CLAIMS, LEASE
+from services.document.verification.domain import ATTEMPTS, Identity
+from services.document.verification.store import LEASE
 from services.runtime import clients
 from services.runtime.errors import Unavailable
-from tests.integration.reading import (
-    EXPIRES,
-    House,
-    Reader,
-    Registry,
-    outcomes,
-    reading,
-    zone,
-)
+from tests.integration.reading import House, Reader, Registry, outcomes, reading, zone
 from tests.integration.serving import METHODS, identity, serving
 from tests.waiting import eventually
 
@@ -46,58 +37,6 @@ async def test_each_document_is_read_once_however_many_replicas_there_are(quiet:
         for document in documents:
             assert (await quiet.archive.read(document)).state == Document.VERIFIED
     assert quiet.reader.read == {document.id: 1 for document in documents}
-
-
-async def test_a_user_with_many_documents_does_not_keep_others_waiting(quiet: House) -> None:
-    many = [await quiet.upload("usr_many") for _ in range(5)]
-    other = await quiet.upload("usr_other")
-    claims = [await quiet.archive.verifications.claim() for _ in range(3)]
-    assert [claim and claim.document.id for claim in claims] == [many[0].id, other.id, None]
-
-
-async def test_one_of_a_users_documents_is_read_at_a_time(quiet: House) -> None:
-    for _ in range(5):
-        await quiet.wait_no_longer(await quiet.upload("usr_many"))
-    other = await quiet.upload("usr_other")
-    claims = await asyncio.gather(*(quiet.archive.verifications.claim() for _ in range(6)))
-    assert sorted(claim.document.owner_id for claim in claims if claim) == ["usr_many", other.owner_id]
-
-
-async def test_who_had_to_wait_for_its_turn_to_claim_sees_what_was_claimed_meanwhile(quiet: House) -> None:
-    for _ in range(2):
-        await quiet.wait_no_longer(await quiet.upload("usr_many"))
-    async with quiet.archive.database.transaction() as connection:
-        await connection.execute(_LOCK_CLAIMS)
-        late = asyncio.create_task(quiet.archive.verifications.claim())
-        await eventually(partial(_somebody_waits, quiet))
-        await connection.execute(_CLAIM, LEASE)  # later than the other began
-    assert await late is None
-
-
-async def _somebody_waits(house: House) -> bool:
-    waiting = """
-        SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
-        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
-    return bool(await house.archive.database.fetch(waiting))
-
-
-@pytest.mark.parametrize("ends", ["decided", "failed"])
-async def test_who_takes_long_to_read_lets_those_go_first_who_came_meanwhile(quiet: House, ends: str) -> None:
-    many = [await quiet.upload("usr_many") for _ in range(3)]
-    claim = await quiet.archive.verifications.claim()
-    assert claim is not None
-    other = await quiet.upload("usr_other")
-    took_long = replace(claim, begin=claim.begin - 20)
-    if ends == "decided":
-        facts = Facts(kind=Kind.PASSPORT, content_type="image/png", today=EXPIRES)
-        await quiet.archive.verifications.decide(took_long, facts)
-    else:
-        await quiet.archive.verifications.postpone(took_long, timedelta(minutes=1), its_fault=True)
-    following = [await quiet.archive.verifications.claim() for _ in range(2)]
-    assert [claim and claim.document.id for claim in following] == [other.id, None]
-    for document in many[1:]:
-        await quiet.wait_no_longer(document)
-    assert await quiet.archive.verifications.claim(), "what failed and waits does not hold up the others"
 
 
 async def test_what_a_killed_replica_was_reading_is_read_by_another_when_its_lease_is_over(quiet: House) -> None:
