@@ -182,8 +182,9 @@ async def test_a_decoder_that_ends_ends_what_it_began_and_that_is_not_the_files_
 ) -> None:
     [process] = decoder.children()
     decoder.kill()
-    with pytest.raises(DecoderUnavailable):
-        await reading
+    async with asyncio.timeout(10):  # by itself it takes twice as long
+        with pytest.raises(DecoderUnavailable):
+            await reading
     await eventually(lambda: _is_gone(process))
 
 
