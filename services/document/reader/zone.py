@@ -118,7 +118,9 @@ def _character(characters: str, seen: dict[str, float], drawn: dict[str, float])
     """Returns what is in a cell, and whether that is clear: to the network, and by its shape."""
     if not drawn:
         return characters[0], len(characters) == 1 and seen[characters[0]] > _SURE
-    best, *others = sorted(characters, key=lambda one: -drawn[one])
+    read, (best, *others) = characters[0], sorted(characters, key=lambda one: -drawn[one])
+    if best != read and read.isdigit() == best.isdigit():  # context makes the network take letters for digits, no more
+        return best, False
     least = _AGREED if seen[best] > _SURE * sum(seen[one] for one in characters) else _CLEARLY
     if any(drawn[best] - drawn[one] < least for one in others):
         return best, False
