@@ -32,7 +32,7 @@ from services.runtime.ids import new_id
 STALLED_SECONDS = 30.0
 LEAST_BYTES_A_SECOND = 16 * 1024
 """What an upload has lost its place that brings less of in any STALLED_SECONDS that it is waited for."""
-DRAINED_BYTES = 64 * 1024 * 1024
+DRAINED_BYTES = 32 * 1024 * 1024
 DRAINED_SECONDS = 2.0
 
 

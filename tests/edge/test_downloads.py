@@ -21,7 +21,6 @@ from tests.edge.people import People, Person, scan
 from tests.edge.stack import Stack
 from tests.edge.tap import Tap, tapped
 from tests.s3 import BUCKET, S3, running_s3
-from tests.waiting import wait_until
 
 CONTENT = scan((1800, 1800))
 BROKEN = (httpx.RemoteProtocolError, h2.exceptions.InvalidBodyLengthError)
@@ -196,10 +195,9 @@ def test_a_store_that_is_away_is_503_and_a_lost_file_is_our_fault(archive: Archi
         for answer in (kept.owner.client.get(kept.path), kept.owner.upload(CONTENT, kind="PROOF_OF_ADDRESS")):
             assert (answer.status_code, reason_of(answer)) == (503, "OBJECT_STORE_UNAVAILABLE")
             assert answer.headers["retry-after"] == "1"
-        wait_until(lambda: not archive.stack.is_ready("document"), "the document service is still ready")
+        assert archive.stack.is_ready("document")  # payments need no files
     finally:
         archive.s3.start()
-    archive.stack.wait_until_ready("document")
     lost = kept.owner.client.get(kept.path)  # this S3 forgets
     assert (lost.status_code, reason_of(lost)) == (500, "FILE_LOST")
     assert keep(archive.people).owner.client.get("/api/v1/documents").json()["documents"]
