@@ -9,6 +9,7 @@ from payment.v1 import payment_pb2
 from services.payment.domain import State, Verdict
 from services.runtime.bus import MESSAGE_ID, SESSION
 from tests.integration.paying import House
+from tests.waiting import eventually
 
 SECONDS = 20
 
@@ -81,3 +82,12 @@ async def feed_ids(house: House, user: str, after: int, number: int) -> list[int
         return await browser.ids(number)
     finally:
         browser.call.cancel()
+
+
+async def nobody_watches(house: House) -> None:
+    """Waits until no stream is open."""
+
+    async def closed() -> bool:
+        return not house.hub.watchers
+
+    await eventually(closed)

@@ -14,7 +14,7 @@ from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, open_house, refusal
 from tests.integration.serving import detail, reason, trailers
-from tests.integration.streaming import Browser, cancel, end_session, feed, in_review, status, typed
+from tests.integration.streaming import Browser, cancel, end_session, feed, in_review, nobody_watches, status, typed
 from tests.waiting import eventually
 
 
@@ -34,11 +34,7 @@ async def house(database_url: str, nats_url: str, certificates: Path) -> AsyncIt
 async def no_stream_is_left_open(house: House) -> AsyncIterator[None]:
     house.kind_neighbours()
     yield
-
-    async def nobody_watches() -> bool:
-        return not house.hub.watchers
-
-    await eventually(nobody_watches)
+    await nobody_watches(house)
 
 
 async def test_a_user_may_have_so_many_streams_and_more_when_one_has_ended_however(house: House) -> None:
@@ -160,11 +156,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_and_its_place_is_free(hous
     for browser in asleep:
         await browser.next("retry")  # and nothing after that
     assert house.hub.watchers == 4
-
-    async def nobody_watches() -> bool:
-        return not house.hub.watchers
-
-    await eventually(nobody_watches)
+    await nobody_watches(house)
     awake = feed(house, user)
     assert await awake.ids(3000) == list(range(1, 3001))
     awake.call.cancel()

@@ -15,8 +15,7 @@ from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, open_house, refusal
 from tests.integration.serving import reason
-from tests.integration.streaming import cancel, feed, feed_ids, in_review, status, typed
-from tests.waiting import eventually
+from tests.integration.streaming import cancel, feed, feed_ids, in_review, nobody_watches, status, typed
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +40,7 @@ async def other_house(database_url: str, nats_url: str, certificates: Path) -> A
 async def no_stream_is_left_open(house: House) -> AsyncIterator[None]:
     house.kind_neighbours()
     yield
-
-    async def nobody_watches() -> bool:
-        return not house.hub.watchers
-
-    await eventually(nobody_watches)
+    await nobody_watches(house)
 
 
 @pytest.mark.parametrize("after", range(4))
