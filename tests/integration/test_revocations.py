@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import shutil
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -12,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stack import nats, ports
-from scripts.stack.folder import RunFolder, run_folder
+from scripts.stack import nats
+from scripts.stack.folder import run_folder
 from services.runtime import revocations
 from services.runtime.bus import MESSAGE_ID, SESSION, Bus, open_bus
 from services.runtime.ids import new_id
 from services.runtime.revocations import Revocations, SessionEnded
 from tests.integration.conftest import FreshDatabase
 from tests.integration.events.hearing import relaying
+from tests.integration.nats_server import Gate, Server
 from tests.integration.serving import identity, reason
 from tests.integration.users import claims, open_house, refused
-from tests.waiting import eventually, wait_until
+from tests.waiting import eventually
 
 # The client of NATS does not close what the server closed: it is collected here, lest it is in another test.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -32,73 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 async def _collected() -> AsyncIterator[None]:
     yield
     gc.collect()
-
-
-class Server:
-    """A NATS server of the test's own."""
-
-    def __init__(self, folder: RunFolder, certificates: Path) -> None:
-        self._folder = folder
-        shutil.copytree(certificates, folder.certificates, dirs_exist_ok=True)
-        [self.port] = ports.free(1)
-        nats.prepare(folder, self.port)
-        self.url = nats.url(self.port)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts it, and waits until it greets."""
-        with (self._folder.logs / "nats").open("ab") as log:
-            self._process = subprocess.Popen(nats.command(self._folder), stdout=log, stderr=log)
-        wait_until(lambda: nats.ready(self.port), "NATS does not start")
-
-    def kill(self) -> None:
-        """Kills it, as the machine may."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def wipe(self) -> None:
-        """Takes the disk of a killed server."""
-        shutil.rmtree(self._folder.data / "nats")
-
-
-class Gate:
-    """Passes connections on to a port of this machine while it is open."""
-
-    def __init__(self, behind: int) -> None:
-        self._behind = behind
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.open = True
-
-    def close(self) -> None:
-        """Breaks all connections, and those to come until it is open again."""
-        self.open = False
-        for writer in self._writers:
-            writer.transport.abort()
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[int]:
-        """Serves on a free port, which it yields."""
-        async with await asyncio.start_server(self._pass, "127.0.0.1") as server:
-            yield server.sockets[0].getsockname()[1]
-            self.close()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        with suppress(OSError):
-            inner_reader, inner = await asyncio.open_connection("127.0.0.1", self._behind)
-            self._writers.add(inner)
-            if self.open:
-                await asyncio.gather(self._copy(reader, inner), self._copy(inner_reader, writer))
-            inner.transport.abort()
-        writer.transport.abort()
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.transport.abort()
 
 
 @pytest.fixture
