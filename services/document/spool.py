@@ -74,7 +74,7 @@ def _take(batch: list[tuple[Callable[[bytes], object], bytes]]) -> None:
 async def spooling(opened: Callable[[], BinaryIO] = tempfile.TemporaryFile) -> AsyncIterator[Spool]:
     """Lends a spool in TMPDIR. Raises NoScratchSpace."""
     try:
-        spool = Spool(await asyncio.to_thread(opened))
+        spool = Spool(opened())  # not in a thread: nobody would close what that opens for an upload that is gone
     except OSError as error:
         raise NoScratchSpace from error
     try:
