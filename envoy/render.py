@@ -53,7 +53,8 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     settings = _environment(environment)
     if environment == "native" and sys.platform != "linux":
         settings["SOCKET_OPTIONS"] = []
-    services = sorted({method.server for method in methods} | set(settings["OTHER_CLUSTERS"]))
+    reached = {method.server for method in methods if method.access != "none"}
+    services = sorted(reached | set(settings["OTHER_CLUSTERS"]))
     contract_file = f"contract-{hashlib.sha256(binary).hexdigest()[:12]}.binpb"
     derived = {
         "CONTRACT_FILE": contract_file,

@@ -35,6 +35,8 @@ _NOT_KEPT = {"header": {"key": "cache-control", "value": "no-store"}}
 _RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
 # For streams that a browser opens: its EventSource takes a 503 for the end, so the edge waits some 10 s for a replica.
 _WAIT_FOR_A_REPLICA = {"header": {"key": "x-envoy-max-retries", "value": "25"}}
+# What authz is shown of a request, beside its headers: the transcoder takes JSON that it should not.
+_JSON_BODY = {"max_request_bytes": 1024 * 1024, "allow_partial_message": False, "pack_as_bytes": True}
 # Bytes of a client stream that are kept until a replica has taken the call, to be sent again to another: more than
 # comes before flow control stops the client.
 _KEPT_FOR_RETRY = 512 * 1024
@@ -72,7 +74,7 @@ def _rest_route(method: Method, binding: Binding) -> Route:
             "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}, _IS_REST],
         },
         "route": {"cluster": method.server},
-        "typed_per_filter_config": {"envoy.filters.http.grpc_web": _OFF, **_filters(method)},
+        "typed_per_filter_config": {"envoy.filters.http.grpc_web": _OFF, **_filters(method, binding)},
     }
 
 
@@ -124,10 +126,15 @@ def _path(template: str) -> Route:
     return {"safe_regex": {"regex": path_pattern(template)}}
 
 
-def _filters(method: Method) -> Route:
+def _filters(method: Method, binding: Binding | None = None) -> Route:
+    settings: Route = {"context_extensions": {"rpc": method.rpc}}
+    if binding is not None and not method.client_streaming:
+        settings["context_extensions"]["body"] = binding.body
+        if binding.body:
+            settings["with_request_body"] = _JSON_BODY
     check = {
         "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
-        "check_settings": {"context_extensions": {"rpc": method.rpc}},
+        "check_settings": settings,
     }
     unlimited = {"envoy.filters.http.body_size_limit": _OFF} if method.client_streaming else {}
     return {"envoy.filters.http.ext_authz": check, **unlimited}

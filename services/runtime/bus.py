@@ -20,13 +20,15 @@ DUPLICATE_SECONDS = 120.0
 """How long a service's stream drops what has the id of something it has."""
 DEADLETTER = "deadletter"
 SESSION = "session"
-"""Which sessions ended before their time; the user service publishes it."""
+"""Which sessions, API keys and signing keys ended before their time; the user service publishes it."""
+PASSWORD = "password"  # noqa: S105  # the stream's name
+"""What happened to passwords; the user service publishes it."""
 MESSAGE_ID = "Nats-Msg-Id"
 TRACEPARENT = "traceparent"
 
 _HOUR_SECONDS = 3600.0
 _DAY_SECONDS = 24 * _HOUR_SECONDS
-_KEPT_SECONDS = {DEADLETTER: 30 * _DAY_SECONDS, SESSION: _HOUR_SECONDS}
+_KEPT_SECONDS = {DEADLETTER: 30 * _DAY_SECONDS, SESSION: _HOUR_SECONDS, PASSWORD: _DAY_SECONDS}
 """Others are kept for 7 days. The end of a session need only outlive its access tokens."""
 _CONFIGURED_OTHERWISE = 10058
 _HEADERS_BYTES = 4096

@@ -14,8 +14,14 @@ class Caller:
     """Empty where nobody is logged in."""
     roles: frozenset[str] = field(default_factory=frozenset)
     session_id: str = ""
+    """What they are known by: the id of a session or of an API key."""
     peer: str = ""
     """The calling service, by the name in its certificate: `edge` for calls from outside."""
+    address: str = ""
+    """The IP address of the client, for calls from outside."""
+    request_id: str = ""
+    rpc: str = ""
+    """What is called."""
 
     def has(self, *roles: str) -> bool:
         """Tells whether the user has one of these roles."""
@@ -37,6 +43,11 @@ _current: ContextVar[Caller] = ContextVar("caller")
 def current() -> Caller:
     """Returns the caller of the RPC being served."""
     return _current.get()
+
+
+def acting() -> Caller | None:
+    """Returns the caller of the RPC being served; None in what a service does by itself."""
+    return _current.get(None)
 
 
 def set_current(caller: Caller) -> None:

@@ -11,6 +11,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
 Access = Literal["public", "token", "none"]
+RateClass = Literal["login", "write", "read", "stream", "upload"]
 
 EDGE = "edge"
 UNARY_DEADLINE = 5.0
@@ -19,6 +20,13 @@ _ACCESS: dict[int, Access] = {
     policy_pb2.ACCESS_UNSPECIFIED: "none",
     policy_pb2.ACCESS_PUBLIC: "public",
     policy_pb2.ACCESS_TOKEN: "token",
+}
+_RATE_CLASSES: dict[int, RateClass] = {
+    policy_pb2.RATE_CLASS_LOGIN: "login",
+    policy_pb2.RATE_CLASS_WRITE: "write",
+    policy_pb2.RATE_CLASS_READ: "read",
+    policy_pb2.RATE_CLASS_STREAM: "stream",
+    policy_pb2.RATE_CLASS_UPLOAD: "upload",
 }
 
 
@@ -46,6 +54,8 @@ class Method:
     server_streaming: bool
     safe_to_retry: bool
     """Whether executing it twice is executing it once: its idempotency_level says so."""
+    changes: bool
+    """Whether it has side effects: its idempotency_level does not say that it has none."""
     bindings: tuple[Binding, ...]
     access: Access
     roles: frozenset[str]
@@ -56,6 +66,8 @@ class Method:
     """Seconds."""
     location: str
     query_token: bool
+    person_only: bool
+    rate_class: RateClass
 
     def location_of(self, response: object) -> str:
         """Returns the Location of the resource that a call created."""
@@ -106,9 +118,20 @@ def _method(package: str, service: str, proto: descriptor_pb2.MethodDescriptorPr
         callers=frozenset(policy.callers) | ({EDGE} if access != "none" else set()),
         idempotency_key=policy.idempotency_key,
         deadline=deadline or (STREAM_DEADLINE if proto.server_streaming else UNARY_DEADLINE),
+        changes=proto.options.idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
         location=policy.location,
         query_token=policy.query_token,
+        person_only=policy.person_only,
+        rate_class=_RATE_CLASSES.get(policy.rate_class) or _rate_class(proto),
     )
+
+
+def _rate_class(proto: descriptor_pb2.MethodDescriptorProto) -> RateClass:
+    if proto.client_streaming:
+        return "upload"
+    if proto.server_streaming:
+        return "stream"
+    return "read" if proto.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS else "write"
 
 
 def _bindings(rpc: str, access: Access, proto: descriptor_pb2.MethodDescriptorProto) -> tuple[Binding, ...]:

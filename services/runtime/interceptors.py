@@ -142,12 +142,21 @@ def _caller(method: Method, metadata: Mapping[str, Any], peer: str) -> Caller:
             raise RpcNotGranted(rpc=method.rpc)
         if method.access == "token" and not user_id:
             raise NotLoggedIn
-    return Caller(user_id, _roles(metadata.get("x-user-roles", "")), metadata.get("x-user-session", ""), peer)
+    return Caller(
+        user_id,
+        _roles(metadata.get("x-user-roles", "")),
+        metadata.get("x-user-session", ""),
+        peer,
+        # What the edge saw is the last: it believes nothing that clients say of where they are.
+        metadata.get("x-forwarded-for", "").rpartition(",")[2].strip() if peer == EDGE else "",
+        metadata.get("x-request-id", ""),
+        method.rpc,
+    )
 
 
 @lru_cache(64)
 def _roles(text: str) -> frozenset[str]:
-    return frozenset(text.split(","))
+    return frozenset(filter(None, text.split(",")))
 
 
 async def within_deadline(call: Call, proceed: Proceed) -> Message | None:

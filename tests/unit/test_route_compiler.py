@@ -17,6 +17,7 @@ GET = Method(
     client_streaming=False,
     server_streaming=False,
     safe_to_retry=True,
+    changes=False,
     bindings=(Binding("GET", "/api/v1/things/{thing_id}", ""),),
     access="token",
     roles=frozenset(),
@@ -25,6 +26,8 @@ GET = Method(
     deadline=5.0,
     location="",
     query_token=False,
+    person_only=False,
+    rate_class="read",
 )
 DELETE = replace(
     GET, rpc="/thing.v1.ThingService/DeleteThing", bindings=(Binding("DELETE", "/api/v1/things/{thing_id}", ""),)
@@ -103,7 +106,7 @@ def test_every_route_that_is_forwarded_asks_authz_for_its_rpc() -> None:
     for route in compile_routes([GET, DELETE, UPLOAD]):
         check = route["typed_per_filter_config"]["envoy.filters.http.ext_authz"]
         if "route" in route:
-            assert check["check_settings"]["context_extensions"] == {"rpc": route["name"]}
+            assert check["check_settings"]["context_extensions"]["rpc"] == route["name"]
         else:
             assert check["disabled"]
 

@@ -104,7 +104,7 @@ def reason_of(response: httpx.Response) -> str:
 
 def server_ports(methods: Mapping[str, Method], *others: str) -> dict[str, int]:
     """Returns a free port for each server that the edge may ask."""
-    names = sorted({"authz", *others, *(method.server for method in methods.values())})
+    names = sorted({"authz", *others, *(method.server for method in methods.values() if method.access != "none")})
     return dict(zip(names, ports.free(len(names)), strict=True))
 
 

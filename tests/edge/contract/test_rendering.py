@@ -13,7 +13,7 @@ from tests.edge.contract.edge import CONTRACT, Edge
 from tests.waiting import wait_until
 
 MORE = FileDescriptorSet(file=[FileDescriptorProto(name="more.proto")])
-SERVERS = {"authz", *(method.server for method in contract.load(CONTRACT).values())}
+SERVERS = {"authz", *(method.server for method in contract.load(CONTRACT).values() if method.access != "none")}
 
 
 @pytest.mark.parametrize("environment", ["compose", "kubernetes"])
