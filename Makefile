@@ -1,6 +1,6 @@
 # `make` lists the commands. What they do is in scripts/; each first makes what it needs (scripts/setup).
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs deadletters test check generate manifests breaking lock clean setup
+.PHONY: help demo up down status logs deadletters test check generate manifests breaking lock audit sbom clean setup
 python := .venv/bin/python
 
 help:
@@ -41,6 +41,12 @@ breaking: setup ## tell what breaks clients of another version: REF=main
 
 lock: setup ## pin and hash what pyproject.toml asks for
 	@scripts/lock
+
+audit: setup ## tell which versions in the locks are known to be vulnerable (pip-audit; asks PyPI)
+	@$(python) -m scripts.supply audit
+
+sbom: setup ## write what the image runs on: build/sbom.cdx.json (CycloneDX)
+	@$(python) -m scripts.supply sbom
 
 clean: setup ## end the system and remove its data
 	@$(python) -m scripts.stack clean

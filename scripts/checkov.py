@@ -6,7 +6,6 @@ Usage: python -m scripts.checkov. The first time it installs checkov, whose depe
 environment of its own; it needs no network after that. Ends with 1 when a check fails or a skip gives no reason.
 """
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -16,11 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts import manifests
+from scripts import apart, manifests
 from scripts.stack.folder import REPOSITORY
 
-_ENVIRONMENT = REPOSITORY / ".venv-checkov"
-_LOCK = REPOSITORY / "requirements-checkov.lock"
 _FILES = ("Dockerfile", "docker-compose.yml")
 _FRAMEWORKS = ("kubernetes", "dockerfile", "secrets")
 _QUIETLY = ("--skip-download", "--compact", "--output", "json")
@@ -58,26 +55,22 @@ def _judge() -> list[Mapping[str, Any]]:
             Path(folder, f"k8s-{'-'.join(variant)}.yaml").write_text(manifests.text(*variant))
         for name in _FILES:
             shutil.copy(REPOSITORY / name, folder)
-        command = [*_installed(), "--directory", folder, "--framework", *_FRAMEWORKS, *_QUIETLY]
+        command = [
+            apart.python("checkov"),
+            "-m",
+            "checkov.main",
+            "--directory",
+            folder,
+            "--framework",
+            *_FRAMEWORKS,
+            *_QUIETLY,
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     try:
         found = json.loads(done.stdout)
     except ValueError:
         sys.exit(f"checkov did not report:\n{done.stdout}{done.stderr}")
     return found if isinstance(found, list) else [found]
-
-
-def _installed() -> list[str]:
-    """Returns the command, after installing what the lock says unless it is there."""
-    python = str(_ENVIRONMENT / "bin" / "python")
-    stamp = _ENVIRONMENT / "stamp"
-    wanted = hashlib.sha256(sys.version.encode() + _LOCK.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", _ENVIRONMENT], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", _LOCK], check=True)
-        stamp.write_text(wanted)
-    return [python, "-m", "checkov.main"]
 
 
 if __name__ == "__main__":

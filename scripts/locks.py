@@ -35,6 +35,7 @@ def main() -> None:
         "requirements.lock": production,
         "requirements-dev.lock": [*production, *groups["dev"]],
         "requirements-checkov.lock": groups["checkov"],
+        "requirements-supply.lock": groups["supply"],
     }
     found = [
         f"{lock}: {problem}"

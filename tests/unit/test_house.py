@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2
 from psycopg.conninfo import conninfo_to_dict
 from render import render
 
-from scripts import checkov, locks, manifests, routes
+from scripts import checkov, locks, manifests, routes, supply
 from scripts.stack import certificates, processes
 from scripts.stack.folder import CONTRACT, REPOSITORY, RunFolder
 from scripts.stack.settings import INTERNAL_PORTS, SERVICES, Settings
@@ -105,6 +105,29 @@ def test_a_check_is_skipped_for_a_reason_only() -> None:
     [problem] = checkov.problems([report("kubernetes", skipped="No comment provided"), report("dockerfile")])
     assert "without a reason" in problem
     assert list(checkov.silenced({"Dockerfile": "ENV TOKEN=1234 # pragma: allowlist secret"}))
+
+
+def judged(name: str, **verdict: object) -> dict[str, Any]:
+    """What pip-audit says of a lock with one package."""
+    return {"dependencies": [{"name": name, "version": "1.0", **verdict}]}
+
+
+def test_a_version_that_is_known_to_be_vulnerable_is_told() -> None:
+    good = judged("a", vulns=[])
+    assert not list(supply.problems([good]))
+    [problem] = supply.problems([good, judged("b", vulns=[{"id": "PYSEC-1", "aliases": [], "fix_versions": ["1.1"]}])])
+    assert problem == "b 1.0 has PYSEC-1: mended in 1.1"
+    [accepted] = supply.ACCEPTED
+    assert not list(
+        supply.problems([judged("c", vulns=[{"id": "PYSEC-2", "aliases": [accepted], "fix_versions": []}])])
+    )
+
+
+def test_a_version_that_could_not_be_judged_has_not_passed() -> None:
+    unknown = {"dependencies": [{"name": "b", "skip_reason": "not found"}]}
+    assert list(supply.problems([judged("a", vulns=[]), unknown])) == ["b could not be judged: not found"]
+    with pytest.raises(supply.NothingAsked):
+        list(supply.problems([unknown]))
 
 
 def test_a_check_that_saw_nothing_has_not_passed() -> None:
