@@ -22,7 +22,7 @@ NO_VERDICT = 3
 _LOCKS = sorted(REPOSITORY.glob("requirements*.lock"))
 
 ACCEPTED = {
-    "GHSA-wj6h-64fc-37mp": "ecdsa can be timed while it signs (never to be mended, it says). checkov, which has it, signs nothing",
+    "GHSA-wj6h-64fc-37mp": "ecdsa can be timed while it signs, for ever. checkov, which has it, signs nothing",
 }
 """Advisories that do not concern us, each with why."""
 
