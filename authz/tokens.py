@@ -32,18 +32,6 @@ _JWS = PyJWS(["ES256"])
 _NAME = re.compile(r"[!-+\--~]{1,255}")
 
 
-class TokenRequired(Unauthenticated):
-    """The RPC is for users, and there is no token."""
-
-    message = "This needs an access token: send it as Authorization: Bearer."
-
-
-class TokenAmbiguous(Unauthenticated):
-    """There is more than one token."""
-
-    message = "There is more than one access token: send one, as Authorization: Bearer."
-
-
 class InvalidToken(Unauthenticated):
     """The token is not one that the issuer made for this API."""
 
@@ -58,11 +46,19 @@ class TokenExpired(Unauthenticated):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a token was issued to."""
+    """For whom a request is made."""
 
     id: str
     roles: frozenset[str]
     session_id: str
+    """The id of the session or of the API key; empty for tokens of outside issuers."""
+    is_person: bool = True
+    """Whether an access token says so, and not an API key."""
+
+    @property
+    def quota(self) -> str:
+        """What requests are counted by."""
+        return self.id if self.is_person else self.session_id
 
 
 class _Verified(NamedTuple):

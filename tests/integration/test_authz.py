@@ -102,8 +102,9 @@ async def test_a_user_is_granted_the_rpc_with_all_that_backends_believe(edge: Ed
         "x-user-id": "usr_1",
         "x-user-roles": "admin,customer",
         "x-user-session": "ses_1",
+        "x-user-quota": "usr_1",
     }
-    assert list(granted.headers_to_remove) == ["authorization"]
+    assert list(granted.headers_to_remove) == ["authorization", "x-api-key"]
 
 
 async def test_a_user_without_session_and_roles_has_neither_rather_than_the_clients(edge: Edge) -> None:
@@ -115,7 +116,7 @@ async def test_anybody_is_granted_a_public_rpc_and_nothing_but_its_name(edge: Ed
     for headers in ((), (BEARER,), (("authorization", "Bearer rubbish"), ("authorization", "Basic x"))):
         granted = await edge.granted(CREATE_USER, *headers)
         assert headers_of(granted) == {"x-user-rpc": CREATE_USER}
-        removed = {"authorization", "x-user-id", "x-user-roles", "x-user-session"}
+        removed = {"authorization", "x-api-key", "x-user-id", "x-user-roles", "x-user-session", "x-user-quota"}
         assert set(granted.headers_to_remove) == removed
 
 
