@@ -34,11 +34,10 @@ def issue(folder: Path, key_mode: int = 0o600) -> None:
         return
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
-        mesh = _Authority("Drawbridge development mesh CA")
+        mesh = Authority("Drawbridge development mesh CA")
         for peer in PEERS:
-            names = [x509.UniformResourceIdentifier(f"spiffe://drawbridge/{peer}"), x509.DNSName(peer)]
-            mesh.sign(new / peer, peer, [*names, x509.DNSName("localhost"), *_LOOPBACK])
-        public = _Authority("Drawbridge development public CA")
+            mesh.sign(new / peer, peer, names_of(peer))
+        public = Authority("Drawbridge development public CA")
         public.sign(new / "public", "localhost", [x509.DNSName("localhost"), *_LOOPBACK])
         for key in new.glob("*.key"):
             key.chmod(key_mode)
@@ -47,6 +46,12 @@ def issue(folder: Path, key_mode: int = 0o600) -> None:
         for file in new.iterdir():
             file.replace(folder / file.name)
         mesh.save(new / "ca.pem").replace(folder / "ca.pem")
+
+
+def names_of(peer: str) -> list[x509.GeneralName]:
+    """Returns what a certificate of the mesh says of whose it is: a SPIFFE id, and where it is reached."""
+    spiffe_id = x509.UniformResourceIdentifier(f"spiffe://drawbridge/{peer}")
+    return [spiffe_id, x509.DNSName(peer), x509.DNSName("localhost"), *_LOOPBACK]
 
 
 def _good(folder: Path) -> bool:
@@ -67,14 +72,14 @@ def _keep_secret(path: Path) -> None:
         new.replace(path)
 
 
-class _Authority:
+class Authority:
     """A certificate authority that lives as long as this object."""
 
     def __init__(self, name: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _name(name)
         self._certificate = (
-            _builder(self._subject, self._subject, self._key.public_key())
+            _builder(self._subject, self._subject, self._key.public_key(), LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(authority=True), critical=True)
             .sign(self._key, hashes.SHA256())
@@ -84,13 +89,13 @@ class _Authority:
         path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         return path
 
-    def sign(self, stem: Path, name: str, names: Sequence[x509.GeneralName]) -> None:
+    def sign(self, stem: Path, name: str, names: Sequence[x509.GeneralName], lifetime: timedelta = LIFETIME) -> None:
         """Writes <stem>.key, readable by its owner only, and <stem>.pem."""
         key = ec.generate_private_key(ec.SECP256R1())
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(_name(name), self._subject, key.public_key())
+            _builder(_name(name), self._subject, key.public_key(), lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(both), critical=False)
@@ -112,7 +117,9 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -121,7 +128,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))  # clocks differ
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

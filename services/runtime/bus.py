@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import nats.errors
 import nats.js.errors
@@ -56,7 +56,8 @@ class EventRefused(Exception):
 class Bus:
     """The connection to NATS, made in the background and remade whenever it is lost."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, url: str, tls: Callable[[], ssl.SSLContext]) -> None:
+        """`tls` is asked before every connection, so that renewed certificates are taken up."""
         self._url = url
         self._tls = tls
         self._client = Client()
@@ -67,12 +68,17 @@ class Bus:
         """Connects, however long that takes."""
         await self._client.connect(
             self._url,
-            tls=self._tls,
+            tls=self._tls(),
+            disconnected_cb=self._renew_tls,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # fractions work
             error_cb=_log_error,
         )
         self._connected.set()
+
+    async def _renew_tls(self) -> None:
+        with suppress(OSError):  # SSLError is one, too: the files may be replaced one by one
+            self._client.options["tls"] = self._tls()
 
     async def connected(self) -> None:
         """Waits for the first connection."""
@@ -151,7 +157,7 @@ async def _log_error(error: Exception) -> None:
 @asynccontextmanager
 async def open_bus(url: str, identity: Identity) -> AsyncIterator[Bus]:
     """Opens the bus without waiting for it, so that a service starts while NATS is away."""
-    bus = Bus(url, identity.context())
+    bus = Bus(url, identity.context)
     connecting = asyncio.create_task(bus.connect())
     try:
         yield bus

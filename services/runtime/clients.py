@@ -1,5 +1,9 @@
-"""Channels to other services. Each call carries the caller, the trace, and the deadline less a margin."""
+"""Channels to other services. Each call carries the caller, the trace, and the deadline less a margin.
 
+When the certificates are renewed, calls go on over a new connection, and those in flight come to their end on the old.
+"""
+
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -13,6 +17,9 @@ from services.runtime.tls import Identity
 
 MARGIN_SECONDS = 0.1
 """What is kept of the deadline to answer with after a downstream call ran out of time."""
+
+RENEW_SECONDS = 5.0
+"""How long renewed certificates may go unnoticed."""
 
 _RETRY = {
     "maxAttempts": 3,
@@ -31,7 +38,11 @@ class NoTimeLeft(DeadlineExceeded):
 
 def connect(server: str, address: str, identity: Identity, methods: Mapping[str, Method]) -> grpc.aio.Channel:
     """Opens a channel to a service (lazily: nothing is connected yet). Calls that are safe to retry are."""
-    channel = grpc.aio.secure_channel(
+    return cast(grpc.aio.Channel, _Outgoing(identity, lambda: _open(server, address, identity, methods)))
+
+
+def _open(server: str, address: str, identity: Identity, methods: Mapping[str, Method]) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(
         address,
         identity.channel(),
         options=(
@@ -46,7 +57,6 @@ def connect(server: str, address: str, identity: Identity, methods: Mapping[str,
             ("grpc.service_config", json.dumps(_service_config(server, methods))),
         ),
     )
-    return cast(grpc.aio.Channel, _Outgoing(channel))
 
 
 def _service_config(server: str, methods: Mapping[str, Method]) -> dict[str, Any]:
@@ -61,21 +71,52 @@ def _service_config(server: str, methods: Mapping[str, Method]) -> dict[str, Any
 class _Outgoing:
     """The part of a channel that stubs use. Cheaper than client interceptors, which cost a task per call."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
-        self.close = channel.close
+    def __init__(self, identity: Identity, opened: Callable[[], grpc.aio.Channel]) -> None:
+        self._identity = identity
+        self._opened = opened
+        self._used = identity.stamp()
+        self._look_at = 0.0
+        self._channel = opened()
+        self._calls: dict[str, Any] = {}
+        """By RPC, those of the channel."""
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        await asyncio.gather(self._channel.close(), *self._ending)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        call = self._channel.unary_unary(*args, **kwargs)
-        return lambda request: call(request, timeout=_timeout(), metadata=_metadata())
+        return self._caller("unary_unary", args, kwargs)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        call = self._channel.unary_stream(*args, **kwargs)
-        return lambda request: call(request, timeout=_timeout(), metadata=_metadata())
+        return self._caller("unary_stream", args, kwargs)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
-        call = self._channel.stream_unary(*args, **kwargs)
-        return lambda requests: call(requests, timeout=_timeout(), metadata=_metadata())
+        return self._caller("stream_unary", args, kwargs)
+
+    def _caller(self, kind: str, args: Any, kwargs: Any) -> Callable[[Any], Any]:
+        rpc = args[0]
+
+        def begin(request: Any) -> Any:
+            self._renew()
+            call = self._calls.get(rpc)
+            if call is None:
+                call = self._calls[rpc] = getattr(self._channel, kind)(*args, **kwargs)
+            return call(request, timeout=_timeout(), metadata=_metadata())
+
+        return begin
+
+    def _renew(self) -> None:
+        """Goes on with a new channel where the certificates are new. Looks now and then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        self._look_at = now + RENEW_SECONDS
+        renewed = self._identity.renewed_since(self._used)
+        if renewed != self._used:
+            ending = asyncio.create_task(self._channel.close(UNARY_DEADLINE))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            self._used, self._channel, self._calls = renewed, self._opened(), {}
 
 
 def _timeout() -> float:

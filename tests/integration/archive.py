@@ -173,7 +173,7 @@ async def open_archive(
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))
         documents, objects = LosableDocuments(database), open_objects(folder.as_uri())
-        nowhere = Bus("tls://nowhere", ssl.create_default_context())
+        nowhere = Bus("tls://nowhere", ssl.create_default_context)
         verifications = Verifications(database, Outbox("document", database, bus or nowhere))
         uploads = Uploads(objects, documents, limits, verifications.due.set)
         service = DocumentService(documents, objects, uploads, verifications)

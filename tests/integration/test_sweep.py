@@ -98,7 +98,7 @@ async def test_expired_sessions_are_deleted(fresh_database: FreshDatabase) -> No
         await database.execute(add_user)
         await database.execute(add_session, "expired", timedelta(seconds=-1))
         await database.execute(add_session, "open", timedelta(seconds=60))
-        outbox = Outbox("user", database, Bus("nats://nowhere", ssl.create_default_context()))
+        outbox = Outbox("user", database, Bus("nats://nowhere", ssl.create_default_context))
         await Sessions(database, outbox).sweep().batch()
         assert [row["id"] for row in await database.fetch("SELECT id FROM sessions")] == ["open"]
 
