@@ -67,11 +67,11 @@ async def test_a_refund_is_refused_where_the_money_is_not_there_or_the_amount_is
     assert (await refunded(house, payment, 6)).refunded_amount == euros(6)
 
 
-async def test_fifty_refunds_at_once_pay_back_no_more_than_was_paid(house: House) -> None:
+async def test_twenty_refunds_at_once_pay_back_no_more_than_was_paid(house: House) -> None:
     payment = await made(house, State.SETTLED, units=100)
-    outcomes = Counter(await asyncio.gather(*(outcome(refunded(house, payment, 3)) for _ in range(50))))
-    assert outcomes == {"done": 33, "REFUND_EXCEEDS_PAYMENT": 17}
-    assert await spendable(house, payment) == (99, 1)
+    outcomes = Counter(await asyncio.gather(*(outcome(refunded(house, payment, 6)) for _ in range(20))))
+    assert outcomes == {"done": 16, "REFUND_EXCEEDS_PAYMENT": 4}
+    assert await spendable(house, payment) == (96, 4)
     outcomes = Counter(await asyncio.gather(*(outcome(refunded(house, payment)) for _ in range(10))))
     assert outcomes == {"done": 1, "ILLEGAL_TRANSITION": 9}
     assert await spendable(house, payment) == (100, 0)
