@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from services.runtime import trace
 from services.runtime.bus import DUPLICATE_SECONDS, MESSAGE_ID, TRACEPARENT, Bus, BusUnavailable, EventRefused
+from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database
 from services.runtime.worker import backoff, repeat
 
@@ -69,8 +70,8 @@ class Outbox:
         await connection.execute(_ADD, *_row(self._server, key, sequence, message))
 
     async def add_to(self, stream: str, connection: Connection, messages: Iterable[tuple[str, Message]]) -> None:
-        """Writes events, each the only one of its key, for the subjects `<stream>.<key>`."""
-        await connection.executemany(_ADD, [_row(stream, key, 1, message) for key, message in messages])
+        """Writes events that are not counted, for the subjects `<stream>.<key>`."""
+        await connection.executemany(_ADD, [_row(stream, key, new_id("evt"), message) for key, message in messages])
 
     async def relay(self) -> None:
         """Publishes what is committed, for ever."""
@@ -156,7 +157,7 @@ def _waiting(untils: dict[str, float]) -> list[str]:
     return list(untils)
 
 
-def _row(stream: str, key: str, sequence: int, message: Message) -> tuple[str, str, bytes, str]:
+def _row(stream: str, key: str, sequence: int | str, message: Message) -> tuple[str, str, bytes, str]:
     subject = f"{stream}.{key}"
     return f"{subject}.{sequence}", subject, message.SerializeToString(), trace.traceparent()
 
