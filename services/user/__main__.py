@@ -5,7 +5,7 @@ from functools import partial
 import pycountry
 import uvloop
 from pydantic import Field, SecretStr
-from user.v1 import user_pb2_grpc
+from user.v1 import api_key_pb2_grpc, user_pb2_grpc
 
 from services.runtime import config
 from services.runtime.bus import open_bus
@@ -15,6 +15,8 @@ from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
 from services.user.admin import FirstAdmin
+from services.user.api_keys.service import ApiKeyService
+from services.user.api_keys.store import ApiKeys
 from services.user.authentication import Authentication
 from services.user.keys import KeyRing
 from services.user.passwords import Passwords
@@ -43,6 +45,7 @@ async def main(settings: Settings) -> None:
         authentication = Authentication(
             users, sessions, passwords, keys, settings.token_issuer, settings.token_audience
         )
+        api_keys = ApiKeys(database, outbox)
         admin = FirstAdmin(users, passwords, settings.admin_email, settings.admin_password.get_secret_value())
         countries = frozenset(country.alpha_2 for country in pycountry.countries)
         user_service = UserService(users, passwords, countries)
@@ -50,8 +53,10 @@ async def main(settings: Settings) -> None:
         register = [
             partial(user_pb2_grpc.add_UserServiceServicer_to_server, user_service),
             partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
+            partial(api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyService(api_keys)),
         ]
-        background = [outbox.relay(), keys.run(), admin.run(), sessions.sweep().run()]
+        sweeps = [sessions.sweep().run(), api_keys.sweep().run()]
+        background = [outbox.relay(), keys.run(), admin.run(), api_keys.note_uses(), *sweeps]
         ready = [database.ping, keys.ready, admin.ready]
         await serve("user", settings, register, background=background, ready=ready)
 

@@ -1,4 +1,4 @@
-"""How other services learn who a user is, and that a session ended before its time."""
+"""How other services learn who a user is, and that what let somebody in ended before its time."""
 
 from datetime import datetime
 
@@ -28,7 +28,7 @@ def date_of_birth(user: User) -> date_pb2.Date:
 
 
 def session_ended(session_id: str, user_id: str, now: datetime) -> user_pb2.SessionEvent:
-    """Returns the event of a session's end."""
+    """Returns the event of the end of a session, an API key, or a user's tokens of outside issuers."""
     event = user_pb2.SessionEvent(session_id=session_id, user_id=user_id)
     event.end_time.FromDatetime(now)
     return event

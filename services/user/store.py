@@ -1,10 +1,11 @@
 """All SQL of users, sessions and signing keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from services.runtime import audit
 from services.runtime.bus import SESSION
 from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
@@ -66,7 +67,12 @@ _END_SESSION = "DELETE FROM sessions WHERE id = $1 RETURNING id, user_id"
 # A session that was only renewed by replicas that do not know of families yet does not know its own.
 _END_FAMILY = """
     DELETE FROM sessions WHERE id = $1 AND (family_sha256 = $2 OR family_sha256 IS NULL) RETURNING id, user_id"""
-_END_SESSIONS = "DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id"
+# The keys stay, and so may tokens of outside issuers: what they are good for now is asked anew.
+_END_ALL = """
+    WITH ended AS (DELETE FROM sessions WHERE user_id = $1 RETURNING id, user_id)
+    SELECT id, user_id FROM ended
+    UNION ALL SELECT id, user_id FROM api_keys WHERE user_id = $1
+    UNION ALL SELECT id, id FROM users WHERE id = $1"""
 
 _LIST_KEYS = "SELECT kid, sealed, sign_from FROM signing_keys"
 _ADD_KEY = "INSERT INTO signing_keys (kid, sealed, sign_from, create_time) VALUES ($1, $2, $3, $4)"
@@ -104,6 +110,7 @@ class Users:
             if done == "INSERT 0 0":
                 raise EmailAlreadyExists
             await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
+            await audit.record(connection, f"users/{user.id}", user.id)
 
     async def update(self, user_id: str, change: Callable[[User], User]) -> User:
         """Writes what `change` makes of a user, and returns it. Raises UserNotFound and what `change` raises."""
@@ -132,7 +139,8 @@ class Users:
             if user.event_sequence > before.event_sequence:
                 await self._outbox.add(connection, user.id, user.event_sequence, events.to_proto(user))
             if user.state is State.SUSPENDED or before.roles - user.roles:
-                await _end_sessions(self._outbox, connection, _END_SESSIONS, user.id)
+                await tell_of_ends(self._outbox, connection, await connection.fetch(_END_ALL, user.id))
+            await audit.record(connection, f"users/{user.id}")
         return user
 
     async def get(self, user_id: str) -> User:
@@ -169,12 +177,13 @@ class Sessions:
 
     async def open(self, user_id: str, token: RefreshToken, now: datetime, expires: datetime) -> User:
         """Opens a session and returns its user, as they are then. Raises UserSuspended."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 _OPEN_SESSION, token.session_id, user_id, token.sha256, token.family_sha256, now, expires
             )
-        if row is None:
-            raise UserSuspended
+            if row is None:
+                raise UserSuspended
+            await audit.record(connection, f"sessions/{token.session_id}", user_id)
         return _user(row)
 
     async def renew(self, token: RefreshToken, new: RefreshToken, now: datetime, expires: datetime) -> User:
@@ -187,23 +196,30 @@ class Sessions:
         )
         if row is None:
             async with self._outbox.transaction() as connection:
-                await _end_sessions(self._outbox, connection, _END_FAMILY, token.session_id, token.family_sha256)
+                await _end_session(self._outbox, connection, _END_FAMILY, token.session_id, token.family_sha256)
             raise InvalidRefreshToken
         return _user(row)
 
     async def end(self, session_id: str) -> None:
         """Ends a session, if there is one, and tells."""
         async with self._outbox.transaction() as connection:
-            await _end_sessions(self._outbox, connection, _END_SESSION, session_id)
+            await _end_session(self._outbox, connection, _END_SESSION, session_id)
 
     def sweep(self) -> Sweep:
         """Returns the sweep of expired sessions."""
         return Sweep(self._database, "sessions", "expire_time", timedelta(0))
 
 
-async def _end_sessions(outbox: Outbox, connection: Connection, query: str, *key: str | bytes) -> None:
+async def _end_session(outbox: Outbox, connection: Connection, query: str, *key: str | bytes) -> None:
+    ended = await connection.fetchrow(query, *key)
+    if ended is not None:
+        await tell_of_ends(outbox, connection, [ended])
+        await audit.record(connection, f"sessions/{ended['id']}")
+
+
+async def tell_of_ends(outbox: Outbox, connection: Connection, ended: Iterable[asyncpg.Record]) -> None:
+    """Has all who let clients in told of what ended, in its transaction: the ids, each with its user's."""
     now = datetime.now(UTC)
-    ended = await connection.fetch(query, *key)
     told = ((row["id"], events.session_ended(row["id"], row["user_id"], now)) for row in ended)
     await outbox.add_to(SESSION, connection, told)
 

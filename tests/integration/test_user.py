@@ -225,7 +225,38 @@ async def test_the_first_admin_is_made_once_by_all_replicas_and_keeps_their_pass
 async def test_passwords_and_tokens_are_stored_nowhere(house: House) -> None:
     user = await house.sign_up()
     session = await house.log_in(user.email)
-    for table in ("users", "sessions", "outbox", "signing_keys"):
+    for table in ("users", "sessions", "outbox", "signing_keys", "audit"):
         rows = await house.database.fetch(f"SELECT {table}::text AS text FROM {table}")  # noqa: S608
         content = " ".join(row["text"] for row in rows)
         assert not any(secret in content for secret in (PASSWORD, session.refresh_token, session.access_token))
+
+
+async def test_the_audit_trail_says_who_signed_up_changed_whom_logged_in_and_out_and_no_more(house: House) -> None:
+    user = await house.sign_up()
+    await house.update(user, "address", address="1 Square")
+    await house.update(user, "address", address="1 Square")
+    await house.suspend(user)
+    await house.suspend(user, user_pb2.User.ACTIVE)
+    await refused(house.update(user, "roles", roles=["admin"]))
+    assert await house.trail(f"users/{user.id}") == [
+        (user.id, "CreateUser"),
+        (user.id, "UpdateUser"),
+        ("usr_admin", "UpdateUser"),
+        ("usr_admin", "UpdateUser"),
+    ]
+    session = await house.refresh((await house.log_in(user.email)).refresh_token)
+    await refused(house.log_in(user.email, "wrong"))
+    for _ in range(2):
+        await house.log_out(user, session)
+    trail = await house.trail(f"sessions/{claims(session)['sid']}")
+    assert trail == [(user.id, "CreateSession"), (user.id, "DeleteSession")]
+
+
+async def test_the_audit_trail_says_that_a_session_ended_because_a_refresh_token_came_twice(house: House) -> None:
+    user = await house.sign_up()
+    session = await house.log_in(user.email)
+    await house.refresh(session.refresh_token)
+    for _ in range(2):
+        await refused(house.refresh(session.refresh_token))
+    trail = await house.trail(f"sessions/{claims(session)['sid']}")
+    assert trail == [(user.id, "CreateSession"), ("", "RefreshSession")]

@@ -12,12 +12,14 @@ import jwt
 import pytest
 from google.protobuf import field_mask_pb2
 from google.type import date_pb2
-from user.v1 import user_pb2, user_pb2_grpc
+from user.v1 import api_key_pb2_grpc, user_pb2, user_pb2_grpc
 
 from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
+from services.user.api_keys.service import ApiKeyService
+from services.user.api_keys.store import ApiKeys
 from services.user.authentication import Authentication
 from services.user.keys import KeyRing
 from services.user.passwords import Passwords
@@ -40,6 +42,7 @@ class House:
     outbox: Outbox
     users: Users
     passwords: Passwords
+    api_keys: ApiKeys
 
     def users_as(self, user_id: str = "", *roles: str) -> "user_pb2_grpc.UserServiceAsyncStub":
         return user_pb2_grpc.UserServiceStub(self.peers["edge"].user(user_id, *roles))
@@ -50,6 +53,12 @@ class House:
 
     def sessions_as(self, user_id: str = "", session_id: str = "") -> "user_pb2_grpc.SessionServiceAsyncStub":
         return user_pb2_grpc.SessionServiceStub(self.peers["edge"].user(user_id, x_user_session=session_id))
+
+    def keys_as(self, user_id: str = "", *roles: str) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
+        return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["edge"].user(user_id, *roles))
+
+    def asked_by_authz(self) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
+        return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["authz"].user())
 
     async def sign_up(self, **fields: Any) -> user_pb2.User:
         return await self.users_as().CreateUser(person(**fields))
@@ -86,9 +95,19 @@ class House:
 
     async def ended(self, user: user_pb2.User) -> list[user_pb2.SessionEvent]:
         """What was written for others to learn of the user's sessions, while the outbox is not relayed."""
+        events = await self.told_of(user)
+        return [one for one in events if one.session_id != user.id and not one.session_id.startswith("key_")]
+
+    async def told_of(self, user: user_pb2.User) -> list[user_pb2.SessionEvent]:
+        """The same, also of the user's keys and of themselves."""
         rows = await self.database.fetch("SELECT payload FROM outbox WHERE subject LIKE 'session.%' ORDER BY position")
         events = [user_pb2.SessionEvent.FromString(row["payload"]) for row in rows]
         return [event for event in events if event.user_id == user.id]
+
+    async def trail(self, resource: str) -> list[tuple[str, str]]:
+        """Who did what to a resource, in order: the actor and the RPC's name."""
+        rows = await self.database.fetch("SELECT actor_id, action FROM audit WHERE resource = $1 ORDER BY id", resource)
+        return [(row["actor_id"], row["action"].rpartition("/")[2]) for row in rows]
 
     async def somebody_waits(self) -> bool:
         """Tells whether a transaction waits for another."""
@@ -116,17 +135,20 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         keys = KeyRing(SigningKeys(database), SECRET)
         await keys.refresh()
         authentication = Authentication(users, sessions, passwords, keys, "https://issuer.example", "drawbridge")
+        api_keys = ApiKeys(database, outbox)
         user_service = UserService(users, passwords, frozenset({"GB", "DE"}))
         session_service = SessionService(authentication, sessions, keys)
         register = [
             partial(user_pb2_grpc.add_UserServiceServicer_to_server, user_service),
             partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
+            partial(api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyService(api_keys)),
         ]
         port = await stack.enter_async_context(serving(register, certificates, "user"))
-        peers = {name: As(port, certificates, "user", name) for name in ("edge", "payment", "notification", "document")}
+        names = ("edge", "authz", "payment", "notification", "document")
+        peers = {name: As(port, certificates, "user", name) for name in names}
         for peer in peers.values():
             stack.push_async_callback(peer.close)
-        yield House(peers, database, bus, outbox, users, passwords)
+        yield House(peers, database, bus, outbox, users, passwords, api_keys)
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:

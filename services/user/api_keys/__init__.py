@@ -1,0 +1,1 @@
+"""API keys: how a partner's program acts for a user without logging in."""
