@@ -31,13 +31,23 @@ class Caller:
         """Returns the user that a request names, `me` being the caller."""
         return self.user_id if user_id == "me" else user_id
 
+    def sees_as(self, *roles: str) -> bool:
+        """Tells whether one of these roles lets the user see what is somebody else's. If so, the audit trail will say
+        that they did.
+        """
+        if self.has(*roles):
+            _by_role.set(True)
+            return True
+        return False
+
     def require_owner(self, owner_id: str, resource: str, *roles: str) -> None:
-        """Lets the owner pass, and callers with one of these roles. Raises NotTheOwner."""
-        if owner_id != self.user_id and not self.has(*roles):
+        """Lets the owner pass, and callers with one of these roles, as `sees_as` does. Raises NotTheOwner."""
+        if owner_id != self.user_id and not self.sees_as(*roles):
             raise NotTheOwner(resource=resource)
 
 
 _current: ContextVar[Caller] = ContextVar("caller")
+_by_role: ContextVar[bool] = ContextVar("by_role", default=False)
 
 
 def current() -> Caller:
@@ -48,6 +58,11 @@ def current() -> Caller:
 def acting() -> Caller | None:
     """Returns the caller of the RPC being served; None in what a service does by itself."""
     return _current.get(None)
+
+
+def seen_by_role() -> bool:
+    """Tells whether it was for a role that the current caller may see what they asked for."""
+    return _by_role.get()
 
 
 def set_current(caller: Caller) -> None:

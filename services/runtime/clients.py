@@ -11,7 +11,7 @@ from typing import Any, cast
 import grpc
 
 from services.runtime import caller, deadline, trace
-from services.runtime.contract import UNARY_DEADLINE, Method
+from services.runtime.contract import COMMON, UNARY_DEADLINE, Method
 from services.runtime.errors import DeadlineExceeded
 from services.runtime.tls import Identity
 
@@ -60,7 +60,7 @@ def _open(server: str, address: str, identity: Identity, methods: Mapping[str, M
 
 
 def _service_config(server: str, methods: Mapping[str, Method]) -> dict[str, Any]:
-    safe = [method.rpc for method in methods.values() if method.server == server and method.safe_to_retry]
+    safe = [method.rpc for method in methods.values() if method.server in (server, COMMON) and method.safe_to_retry]
     names = [dict(zip(("service", "method"), rpc[1:].split("/"), strict=True)) for rpc in safe]
     return {
         "loadBalancingConfig": [{"round_robin": {}}],

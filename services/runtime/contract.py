@@ -47,7 +47,7 @@ class Method:
     rpc: str
     """As in the HTTP/2 path: /payment.v1.PaymentService/GetPayment."""
     server: str
-    """The service that implements it, by name: payment."""
+    """The service that implements it, by name: payment. COMMON: each of them."""
     request_type: str
     response_type: str
     client_streaming: bool
@@ -74,6 +74,10 @@ class Method:
         return re.sub(r"\{(\w+)\}", lambda field: str(getattr(response, field[1])), self.location)
 
 
+COMMON = "common"
+"""What each service serves beside its own: common/v1/audit.proto."""
+
+
 class ContractError(Exception):
     """The descriptor set breaks a rule of the house: a method has no policy, say."""
 
@@ -91,6 +95,11 @@ def load(path: Path) -> Mapping[str, Method]:
         for service in file.service
         for method in (_method(file.package, service.name, proto) for proto in service.method)
     }
+
+
+def services(methods: Mapping[str, Method]) -> frozenset[str]:
+    """Returns the services by name."""
+    return frozenset(method.server for method in methods.values()) - {COMMON}
 
 
 def _method(package: str, service: str, proto: descriptor_pb2.MethodDescriptorProto) -> Method:

@@ -65,7 +65,7 @@ _TELL_SECONDS = 1.0
 class Call:
     """One RPC on its way through the layers."""
 
-    __slots__ = ("context", "headers", "metadata", "method", "request")
+    __slots__ = ("before_first", "context", "headers", "metadata", "method", "request")
 
     def __init__(self, method: Method, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.method = method
@@ -75,6 +75,14 @@ class Call:
         self.metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         self.headers: list[tuple[str, str]] = []
         """What the response's headers say beside it."""
+        self.before_first: Callable[[], Awaitable[None]] | None = None
+        """What has to be done before the first message of a stream leaves, or before it ends without one."""
+
+    async def begin(self) -> None:
+        """Does it, once."""
+        before_first, self.before_first = self.before_first, None
+        if before_first:
+            await before_first()
 
 
 Proceed = Callable[[Call], Awaitable[Message | None]]
@@ -301,6 +309,10 @@ def _stream(handler: Callable[..., AsyncGenerator[Message]], write_seconds: floa
         call.metadata = {}  # it may take an hour, and nobody asks any more
         async with aclosing(handler(call.request, call.context)) as messages:
             async for message in messages:
+                if call.before_first:
+                    await call.begin()
                 await writing.write(call.context, message, write_seconds)
+        if call.before_first:
+            await call.begin()
 
     return write

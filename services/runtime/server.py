@@ -14,6 +14,7 @@ from services.runtime.config import ServerSettings
 from services.runtime.contract import Method
 from services.runtime.interceptors import Interceptors, Layer
 from services.runtime.tls import Identity
+from services.runtime.trail import Trail
 from services.runtime.writing import WRITE_SECONDS
 
 DRAIN_SECONDS = 10.0
@@ -54,7 +55,7 @@ def once(check: Check) -> Check:
     return passes
 
 
-def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
+def layers(idempotency: Layer | None = None, trail: Trail | None = None) -> Sequence[Layer]:
     """What every call passes through, outermost first."""
     every = [
         interceptors.errors,
@@ -63,8 +64,10 @@ def layers(idempotency: Layer | None = None) -> Sequence[Layer]:
         interceptors.within_deadline,
         interceptors.validation,
         interceptors.success,
+        trail.of_reading if trail else None,
+        idempotency,
     ]
-    return [*every, idempotency] if idempotency else every
+    return [layer for layer in every if layer]
 
 
 def build(
@@ -73,15 +76,19 @@ def build(
     idempotency: Layer | None = None,
     options: Sequence[tuple[str, int]] = (),
     write_seconds: float = WRITE_SECONDS,
+    trail: Trail | None = None,
 ) -> grpc.aio.Server:
     """Returns a server with these servicers behind the interceptors, not yet listening.
 
-    `options` are gRPC's. `write_seconds` is how long a message of a stream may wait for its client.
+    `options` are gRPC's. `write_seconds` is how long a message of a stream may wait for its client. The `trail` is
+    served, too, and told who reads what is somebody else's.
     """
-    intercepting = Interceptors(methods, layers(idempotency), write_seconds)
+    intercepting = Interceptors(methods, layers(idempotency, trail), write_seconds)
     server = grpc.aio.server(interceptors=[intercepting], options=(*OPTIONS, *options))
     for servicer in register:
         servicer(server)
+    if trail:
+        trail.register(server)
     return server
 
 
@@ -95,14 +102,15 @@ async def serve(
     idempotency: Layer | None = None,
     options: Sequence[tuple[str, int]] = (),
     write_seconds: float = WRITE_SECONDS,
+    trail: Trail | None = None,
     on_drain: Callable[[], None] = lambda: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. `background` runs beside the server; it is ready while no check raises.
 
-    `on_drain` ends what would not end by itself: streams. `options` are gRPC's, beside OPTIONS; `write_seconds` as in
-    `build`.
+    `on_drain` ends what would not end by itself: streams. `options` are gRPC's, beside OPTIONS; `write_seconds` and
+    `trail` as in `build`.
     """
-    server = build(contract.load(settings.contract), register, idempotency, options, write_seconds)
+    server = build(contract.load(settings.contract), register, idempotency, options, write_seconds, trail)
     await run(name, server, settings, background=background, ready=ready, on_drain=on_drain)
 
 

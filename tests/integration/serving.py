@@ -15,6 +15,7 @@ from services.runtime.interceptors import Layer
 from services.runtime.server import Register
 from services.runtime.status import DETAILS
 from services.runtime.tls import Identity
+from services.runtime.trail import Trail
 from services.runtime.writing import WRITE_SECONDS
 
 METHODS = contract.load(Path(__file__).parents[2] / "gen/contract.binpb")
@@ -33,9 +34,10 @@ async def serving(
     idempotency: Layer | None = None,
     methods: Mapping[str, Method] = METHODS,
     write_seconds: float = WRITE_SECONDS,
+    trail: Trail | None = None,
 ) -> AsyncIterator[int]:
     """Serves on a free port, which it yields, with the certificate of the named process."""
-    built = server.build(methods, register, idempotency, write_seconds=write_seconds)
+    built = server.build(methods, register, idempotency, write_seconds=write_seconds, trail=trail)
     port = built.add_secure_port("127.0.0.1:0", identity(certificates, name).server())
     await built.start()
     try:
