@@ -27,6 +27,7 @@ from services.runtime.outbox import Outbox
 from services.runtime.postgres import open_database
 from services.runtime.server import once, serve
 from services.runtime.tls import Identity
+from services.runtime.trail import Trail
 
 
 class Settings(ServerSettings, DatabaseSettings, BusSettings):
@@ -73,6 +74,7 @@ async def main(settings: Settings) -> None:
             settings,
             register,
             background=background,
+            trail=Trail("document", database),
             ready=[database.ping, once(objects.ping)],  # payments need no files
             idempotency=idempotency.of_streams(database),
             options=LITTLE_AHEAD,

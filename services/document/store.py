@@ -16,7 +16,7 @@ from services.document.domain import (
     State,
     TooManyDocuments,
 )
-from services.runtime import idempotency
+from services.runtime import audit, idempotency
 from services.runtime.idempotency import Answer
 from services.runtime.paging import Page
 from services.runtime.postgres import Database
@@ -79,6 +79,7 @@ class Documents:
                 file.size_bytes,
                 file.sha256,
             )
+            await audit.record(connection, f"documents/{document_id}")
             answered = answer(from_row(row))
             await idempotency.record(connection, answered)
             if await connection.fetchval(_COUNT, owner_id) > most:
@@ -112,7 +113,9 @@ class Documents:
 
     async def remove(self, document_id: str) -> None:
         """Removes a document, if it is there."""
-        await self._database.execute(_REMOVE, document_id)
+        async with self._database.transaction() as connection:
+            if await connection.execute(_REMOVE, document_id) == "DELETE 1":
+                await audit.record(connection, f"documents/{document_id}")
 
     async def unknown(self, document_ids: Sequence[str]) -> list[str]:
         """Returns those of the ids that belong to no document."""

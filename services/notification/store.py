@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 
 from services.notification.domain import Notification, NotificationNotFound, Preferences
+from services.runtime import audit
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 from services.runtime.sweep import Sweep
@@ -125,4 +126,5 @@ class PreferencesOfUsers:
                     after.sequence,
                     after.update_time,
                 )
+                await audit.record(connection, f"preferences/{user_id}")
         return after

@@ -31,6 +31,7 @@ from services.runtime.postgres import open_database
 from services.runtime.revocations import Revocations
 from services.runtime.server import serve
 from services.runtime.tls import Identity
+from services.runtime.trail import Trail
 
 SLOW_READER_SECONDS = 20.0
 """How long a stream waits for a client that does not read."""
@@ -93,6 +94,7 @@ async def main(settings: Settings) -> None:
             settings,
             register,
             background=background,
+            trail=Trail("payment", database),
             ready=[database.ping],
             idempotency=idempotency.interceptor(database),
             write_seconds=SLOW_READER_SECONDS,

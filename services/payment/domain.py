@@ -178,10 +178,9 @@ class Payment:
         """The version of the payment."""
         return str(self.sequence)
 
-    def require_party(self, user_id: str) -> None:
-        """Lets payer and payee pass. Raises NotAParty."""
-        if user_id not in (self.payer_id, self.payee_id):
-            raise NotAParty(payment_id=self.id)
+    def has_party(self, user_id: str) -> bool:
+        """Tells whether a user is the payer or the payee."""
+        return user_id in (self.payer_id, self.payee_id)
 
     def declined(self, reason: str) -> "Payment":
         """The same new payment, declined instead."""

@@ -42,7 +42,7 @@ class PaymentService(payment_pb2_grpc.PaymentServiceServicer):
         self, request: payment_pb2.ListPaymentsRequest, _: Context
     ) -> payment_pb2.ListPaymentsResponse:
         who = caller.current()
-        owner = "" if who.has("officer", "admin") else who.user_id
+        owner = "" if who.sees_as("officer", "admin") else who.user_id
         state = State(request.state) if request.state else None
         page = paging.page(request.page_size, request.page_token, "payments", owner, *([state.name] if state else []))
         rows = await (self._payments.list_of(owner, state, page) if owner else self._payments.list_all(state, page))

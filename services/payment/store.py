@@ -12,7 +12,7 @@ from services.payment.invoices import store as invoices
 from services.payment.invoices.domain import ToPay
 from services.payment.ledger import store as ledger
 from services.payment.ledger.domain import BalanceLimitExceeded, Money
-from services.runtime import idempotency
+from services.runtime import audit, idempotency
 from services.runtime.idempotency import Answer
 from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
@@ -100,6 +100,9 @@ class Payments:
                 payment.review_expire_time,
             )
             await self._tell(connection, payment)
+            await audit.record(connection, f"payments/{payment.id}")
+            if payment.invoice_id:
+                await audit.record(connection, f"invoices/{payment.invoice_id}")
             answered = answer(payment)
             await idempotency.record(connection, answered)
         return answered
@@ -168,6 +171,7 @@ class Payments:
         before = await _lock(connection, payment_id)
         after = step(before)
         await self._become(connection, before, after)
+        await audit.record(connection, f"payments/{payment_id}")
         return after
 
     async def _become(self, connection: Connection, before: Payment, after: Payment) -> None:

@@ -1,6 +1,6 @@
 """Who may see a payment."""
 
-from services.payment.domain import Payment
+from services.payment.domain import NotAParty, Payment
 from services.payment.store import Payments
 from services.runtime import caller
 
@@ -18,6 +18,6 @@ class Visibility:
         """
         payment = await self._payments.get(payment_id)
         who = caller.current()
-        if not who.has(*roles):
-            payment.require_party(who.user_id)
+        if not payment.has_party(who.user_id) and not who.sees_as(*roles):
+            raise NotAParty(payment_id=payment.id)
         return payment

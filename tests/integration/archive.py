@@ -31,6 +31,7 @@ from services.runtime.errors import Unavailable
 from services.runtime.idempotency import Answer
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
+from services.runtime.trail import Trail
 from tests.integration.serving import As, serving
 from tests.waiting import eventually
 
@@ -179,7 +180,9 @@ async def open_archive(
         service = DocumentService(documents, objects, uploads, verifications)
         register = [partial(document_pb2_grpc.add_DocumentServiceServicer_to_server, service)]
         keys = idempotency.of_streams(database)
-        port = await stack.enter_async_context(serving(register, certificates, "document", keys))
+        port = await stack.enter_async_context(
+            serving(register, certificates, "document", keys, trail=Trail("document", database))
+        )
         edge, payment = (As(port, certificates, "document", peer) for peer in ("edge", "payment"))
         sweep = Sweep(objects, documents)
         yield Archive(edge, payment, database, documents, verifications, objects, folder, sweep, uploads)

@@ -21,6 +21,7 @@ from services.notification.service import NotificationService
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.runtime.bus import MESSAGE_ID, Bus, open_bus
 from services.runtime.postgres import Database, open_database
+from services.runtime.trail import Trail
 from tests.integration.serving import As, identity, serving
 from tests.waiting import eventually
 
@@ -93,7 +94,8 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         store, preferences = Notifications(database), PreferencesOfUsers(database)
         servicer = NotificationService(store, preferences)
         register = [partial(notification_pb2_grpc.add_NotificationServiceServicer_to_server, servicer)]
-        port = await stack.enter_async_context(serving(register, certificates, "notification"))
+        trail = Trail("notification", database)
+        port = await stack.enter_async_context(serving(register, certificates, "notification", trail=trail))
         edge = As(port, certificates, "notification")
         stack.push_async_callback(edge.close)
         telling = Telling(store, preferences, Deliveries(database), {"EMAIL", "SMS"})

@@ -37,6 +37,7 @@ from services.runtime.ids import new_id
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.runtime.revocations import Revocations
+from services.runtime.trail import Trail
 from services.runtime.writing import WRITE_SECONDS
 from tests.integration.serving import As, identity, serving
 
@@ -238,7 +239,14 @@ async def open_house(
         ]
         layer = idempotency.interceptor(database)
         port = await stack.enter_async_context(
-            serving(register, certificates, "payment", layer, write_seconds=write_seconds)
+            serving(
+                register,
+                certificates,
+                "payment",
+                layer,
+                write_seconds=write_seconds,
+                trail=Trail("payment", database),
+            )
         )
         made.edge = As(port, certificates, "payment")
         stack.push_async_callback(made.edge.close)

@@ -13,6 +13,7 @@ from services.document.domain import IDENTITY_KINDS, Document, Outcome
 from services.document.events import to_proto
 from services.document.store import LOCK_CONTENT, from_row
 from services.document.verification.domain import CHANGE_WITH_PROFILE, Facts, Identity, judge
+from services.runtime import audit
 from services.runtime.outbox import Outbox
 from services.runtime.postgres import Connection, Database
 
@@ -136,7 +137,10 @@ class Verifications:
     async def begin_again(self, document_id: str) -> None:
         """Has a document read anew, if there is one and it is not PENDING."""
         async with self._outbox.transaction() as connection:
-            await self._tell(connection, await connection.fetch(_BEGIN_AGAIN + _ONE, document_id), unchanged=False)
+            begun = await connection.fetch(_BEGIN_AGAIN + _ONE, document_id)
+            await self._tell(connection, begun, unchanged=False)
+            if begun:
+                await audit.record(connection, f"documents/{document_id}")
         self.due.set()
 
     async def begin_again_of(self, connection: Connection, owner_id: str, identity: Identity) -> None:

@@ -19,6 +19,7 @@ from services.notification.webhooks.domain import (
     WebhookDisabled,
     WebhookNotFound,
 )
+from services.runtime import audit
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
@@ -89,6 +90,7 @@ class Webhooks:
                 webhook.update_time,
             )
             await connection.execute(_ADD_TO_SECRETS, webhook.id, secret, webhook.create_time)
+            await audit.record(connection, f"webhooks/{webhook.id}")
 
     async def get(self, user_id: str, webhook_id: str) -> Webhook:
         """Returns a user's webhook. Raises WebhookNotFound."""
@@ -115,6 +117,7 @@ class Webhooks:
                     webhook.sequence,
                     webhook.update_time,
                 )
+                await audit.record(connection, f"webhooks/{webhook_id}")
         return webhook
 
     async def rotate(self, user_id: str, webhook_id: str, secret: bytes, now: datetime) -> Webhook:
@@ -124,12 +127,15 @@ class Webhooks:
             await connection.execute(_RETIRE_SECRETS, webhook_id, now + SECRET_OVERLAP)
             await connection.execute(_ADD_TO_SECRETS, webhook_id, secret, now)
             await connection.execute(_DROP_SECRETS, webhook_id, now, MOST_SECRETS)
+            await audit.record(connection, f"webhooks/{webhook_id}")
         return webhook
 
     async def delete(self, user_id: str, webhook_id: str) -> None:
         """Deletes a webhook, with its secrets and its log. Raises WebhookNotFound."""
-        if await self._database.fetchrow(_DELETE, user_id, webhook_id) is None:
-            raise WebhookNotFound(webhook_id=webhook_id)
+        async with self._database.transaction() as connection:
+            if await connection.fetchrow(_DELETE, user_id, webhook_id) is None:
+                raise WebhookNotFound(webhook_id=webhook_id)
+            await audit.record(connection, f"webhooks/{webhook_id}")
 
     async def gone(self, webhook_id: str, url: str) -> None:
         """Disables a webhook whose server said that it is gone, unless it has another address by now."""
@@ -164,6 +170,7 @@ class Webhooks:
             row = await connection.fetchrow(f"{_LOG} AND id = $2", webhook_id, delivery_id)
             if row is None:
                 raise WebhookDeliveryNotFound(webhook_id=webhook_id, delivery_id=delivery_id)
+            await audit.record(connection, f"webhooks/{webhook_id}/deliveries/{delivery_id}")
             return _logged(row)
 
 

@@ -151,10 +151,9 @@ class Invoice:
         """The version as clients see it (AIP-154)."""
         return str(self.sequence)
 
-    def require_party(self, user_id: str) -> None:
-        """Lets payee and payer pass. Raises NotAPartyToInvoice."""
-        if user_id not in (self.payee_id, self.payer_id):
-            raise NotAPartyToInvoice(invoice_id=self.id)
+    def has_party(self, user_id: str) -> bool:
+        """Tells whether a user is the payee or the payer."""
+        return user_id in (self.payee_id, self.payer_id)
 
     def require_payer(self, user_id: str) -> None:
         """Lets the payer pass. Raises NotThePayerOfInvoice."""

@@ -12,7 +12,15 @@ from services.payment import service as payments
 from services.payment.authorization import Authorization
 from services.payment.clients import Users
 from services.payment.invoices import domain
-from services.payment.invoices.domain import Invoice, InvoiceToSelf, Line, PayerNotFound, State, ToPay
+from services.payment.invoices.domain import (
+    Invoice,
+    InvoiceToSelf,
+    Line,
+    NotAPartyToInvoice,
+    PayerNotFound,
+    State,
+    ToPay,
+)
 from services.payment.invoices.store import Invoices
 from services.payment.parties import require_parties
 from services.runtime import caller, paging
@@ -55,8 +63,8 @@ class InvoiceService(invoice_pb2_grpc.InvoiceServiceServicer):
 
     async def GetInvoice(self, request: invoice_pb2.GetInvoiceRequest, _: Context) -> invoice_pb2.Invoice:
         invoice, who = await self._invoices.get(request.invoice_id), caller.current()
-        if not who.has("officer", "admin"):
-            invoice.require_party(who.user_id)
+        if not invoice.has_party(who.user_id) and not who.sees_as("officer", "admin"):
+            raise NotAPartyToInvoice(invoice_id=invoice.id)
         return _invoice(invoice)
 
     async def ListInvoices(

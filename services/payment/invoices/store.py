@@ -12,6 +12,7 @@ import asyncpg
 
 from services.payment.invoices.domain import Invoice, InvoiceNotFound, Line, State, ToPay
 from services.payment.ledger.domain import Money
+from services.runtime import audit
 from services.runtime.paging import Page
 from services.runtime.postgres import Connection, Database
 
@@ -42,21 +43,23 @@ class Invoices:
 
     async def add(self, invoice: Invoice) -> None:
         """Adds a new invoice."""
-        await self._database.execute(
-            _ADD_INVOICE,
-            invoice.id,
-            invoice.payee_id,
-            invoice.payer_id,
-            json.dumps([_written(line) for line in invoice.lines]),
-            invoice.amount.currency_code,
-            invoice.amount.minor,
-            invoice.due_date,
-            invoice.description,
-            invoice.state.name,
-            invoice.sequence,
-            invoice.create_time,
-            invoice.update_time,
-        )
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                _ADD_INVOICE,
+                invoice.id,
+                invoice.payee_id,
+                invoice.payer_id,
+                json.dumps([_written(line) for line in invoice.lines]),
+                invoice.amount.currency_code,
+                invoice.amount.minor,
+                invoice.due_date,
+                invoice.description,
+                invoice.state.name,
+                invoice.sequence,
+                invoice.create_time,
+                invoice.update_time,
+            )
+            await audit.record(connection, f"invoices/{invoice.id}")
 
     async def get(self, invoice_id: str) -> Invoice:
         """Returns an invoice. Raises InvoiceNotFound."""
@@ -75,6 +78,7 @@ class Invoices:
             await connection.execute(
                 _UPDATE_INVOICE, invoice.id, invoice.state.name, invoice.sequence, invoice.update_time
             )
+            await audit.record(connection, f"invoices/{invoice.id}")
         return invoice
 
 

@@ -17,7 +17,7 @@ from services.payment.ledger.domain import (
     Entry,
     Money,
 )
-from services.runtime import idempotency
+from services.runtime import audit, idempotency
 from services.runtime.idempotency import Answer
 from services.runtime.ids import new_id
 from services.runtime.paging import Page
@@ -52,9 +52,11 @@ class Ledger:
 
     async def open_account(self, owner_id: str, currency_code: str, now: datetime) -> Account:
         """Opens an account. Raises AccountAlreadyExists."""
-        row = await self._database.fetchrow(_OPEN_ACCOUNT, new_id("acc"), owner_id, currency_code, False, now)
-        if row is None:
-            raise AccountAlreadyExists(currency_code=currency_code)
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_OPEN_ACCOUNT, new_id("acc"), owner_id, currency_code, False, now)
+            if row is None:
+                raise AccountAlreadyExists(currency_code=currency_code)
+            await audit.record(connection, f"accounts/{row['id']}")
         return _account(row)
 
     async def accounts_in(self, currency_code: str, owner_ids: Sequence[str], now: datetime) -> dict[str, Account]:
@@ -102,6 +104,7 @@ class Ledger:
             await transfer(connection, "DEPOSIT", None, clearing, account_id, amount, now)
             row = await connection.fetchrow(_GET_ACCOUNT, account_id)
             assert row is not None  # noqa: S101  # it is locked
+            await audit.record(connection, f"accounts/{account_id}")
             answered = answer(_account(row))
             await idempotency.record(connection, answered)
         return answered
