@@ -82,7 +82,10 @@ def services(settings: Settings) -> list[Process]:
             "COMPLIANCE_ADDRESS": settings.address("compliance"),
             "DOCUMENT_ADDRESS": settings.address("document"),
         },
-        "compliance": {"SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions_sample.csv")},
+        "compliance": {
+            "SANCTIONS_LIST": str(REPOSITORY / "services/compliance/sanctions_sample.csv"),
+            **{f"{name.upper()}_ADDRESS": settings.address(name) for name in SERVICES if name != "compliance"},
+        },
         "document": {
             "OBJECT_STORE_URL": (settings.folder.data / "documents").as_uri(),
             "USER_ADDRESS": settings.address("user"),

@@ -1,5 +1,5 @@
-"""Know-your-customer records, sanctions screening and the risk of payments.
+"""Know-your-customer records, sanctions screening and the risk of payments; and what everybody did, for officers.
 
-Owns users' profiles as far as KYC needs them, the sanctions list and the record of screenings. Calls nobody, emits
-nothing; listens to UserEvent.
+Owns users' profiles as far as KYC needs them, the sanctions list and the record of screenings. Calls all others for
+their audit trails, emits nothing; listens to UserEvent.
 """

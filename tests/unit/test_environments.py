@@ -165,7 +165,7 @@ def test_servers_listen_where_the_edge_and_each_other_look(processes: list[Proce
         called = {
             name: value
             for name, value in process.own.items()
-            if re.fullmatch(r"(USER|COMPLIANCE|DOCUMENT)_ADDRESS", name)
+            if re.fullmatch(r"(USER|PAYMENT|COMPLIANCE|DOCUMENT|NOTIFICATION)_ADDRESS", name)
         }
         assert called == {name: f"{name.removesuffix('_ADDRESS').lower()}:{EDGE['SERVICE_PORT']}" for name in called}
     [jwks] = {process.own["JWKS_URL"] for process in processes if "JWKS_URL" in process.own}

@@ -89,6 +89,8 @@ def arrows_of_the_code(installed: Manifests) -> Iterator[Arrow]:
     for method in contract.load(CONTRACT).values():
         if contract.EDGE in method.callers:
             yield "envoy", method.server, GRPC
+        if method.server == contract.COMMON:
+            yield from ((caller, one, GRPC) for caller in method.callers for one in SERVICES if one != caller)
     yield "envoy", "authz", GRPC
     yield "authz", "envoy", KEYS
     for service in SERVICES:

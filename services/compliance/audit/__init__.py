@@ -1,0 +1,1 @@
+"""What everybody did, out of the audit trails of all services."""
