@@ -8,7 +8,7 @@ from services.runtime.errors import Unavailable
 from services.runtime.ids import new_id
 from services.runtime.worker import repeat
 from services.user.domain import ROLES, EmailAlreadyExists, Profile, User
-from services.user.passwords import Passwords
+from services.user.passwords.hashing import Passwords
 from services.user.store import Users
 
 _PROFILE = Profile(display_name="First Administrator", country="DE", date_of_birth=date(1980, 1, 1), address="")

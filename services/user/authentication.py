@@ -1,13 +1,15 @@
 """Logging in and staying logged in: a password buys a session, its refresh token the next pair of tokens."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from services.runtime import caller
 from services.runtime.ids import new_id
 from services.user.domain import (
     ACCESS_TOKEN_LIFETIME,
     REFRESH_TOKEN_LIFETIME,
+    Credentials,
     InvalidCredentials,
     State,
     Tokens,
@@ -17,7 +19,8 @@ from services.user.domain import (
     text,
 )
 from services.user.keys import KeyRing
-from services.user.passwords import Passwords
+from services.user.passwords.hashing import Passwords
+from services.user.passwords.throttling import Throttle
 from services.user.refresh_tokens import RefreshToken
 from services.user.store import Sessions, Users
 
@@ -29,23 +32,32 @@ class Authentication:
     users: Users
     sessions: Sessions
     passwords: Passwords
+    throttle: Throttle
     keys: KeyRing
     issuer: str
     audience: str
 
     async def log_in(self, email: str, password: str) -> Tokens:
-        """Opens a session. Raises InvalidCredentials or UserSuspended."""
-        credentials = await self.users.credentials(text(email, "email"))
-        stored = credentials.password_hash if credentials else None
-        if not await self.passwords.matches(password, stored) or credentials is None:
-            raise InvalidCredentials
+        """Opens a session. Raises InvalidCredentials, TooManyAttempts or UserSuspended."""
+        credentials = await self._verified(text(email, "email"), password)
         if credentials.user.state is State.SUSPENDED:
             raise UserSuspended
         if self.passwords.outdated(credentials.password_hash):
-            await self.users.replace_hash(credentials, await self.passwords.hash(password))
+            password_hash = await self.passwords.hash(password)
+            if not await self.users.replace_hash(credentials, password_hash):
+                return await self.log_in(email, password)  # somebody else did, or there is a new password
+            credentials = replace(credentials, password_hash=password_hash)
         now, token = datetime.now(UTC), RefreshToken.new(new_id("ses"))
-        user = await self.sessions.open(credentials.user.id, token, now, now + REFRESH_TOKEN_LIFETIME)
+        user = await self.sessions.open(credentials, token, now, now + REFRESH_TOKEN_LIFETIME)
         return self._tokens(user, token, now)
+
+    async def _verified(self, email: str, password: str) -> Credentials:
+        async with self.throttle.attempt(email, caller.current().address):
+            credentials = await self.users.credentials(email)
+            stored = credentials.password_hash if credentials else None
+            if not await self.passwords.matches(password, stored) or credentials is None:
+                raise InvalidCredentials
+        return credentials
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """Exchanges a refresh token for the next pair of tokens. Raises InvalidRefreshToken."""

@@ -17,7 +17,7 @@ from services.user import domain, events
 from services.user.authentication import Authentication
 from services.user.domain import Profile, State, Tokens, User, in_order
 from services.user.keys import KeyRing
-from services.user.passwords import Passwords
+from services.user.passwords.hashing import Passwords
 from services.user.store import Sessions, Users
 
 Context = grpc.aio.ServicerContext[Any, Any]

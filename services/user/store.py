@@ -16,6 +16,7 @@ from services.user.domain import (
     KEY_NOTICE,
     Credentials,
     EmailAlreadyExists,
+    InvalidCredentials,
     InvalidRefreshToken,
     Profile,
     SigningKey,
@@ -47,13 +48,13 @@ _LIST_USERS = "SELECT * FROM users WHERE id < $1 ORDER BY id DESC LIMIT $2"
 _REPLACE_HASH = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2"
 
 # Who suspends the user at the same time, or takes a role away, waits until the session is there to be ended, or is
-# waited for.
+# waited for. The same goes for who replaces the password.
 _OPEN_SESSION = """
     WITH holder AS (
-        SELECT * FROM users WHERE id = $2 AND state = 'ACTIVE' FOR SHARE
+        SELECT * FROM users WHERE id = $2 FOR SHARE
     ), opened AS (
         INSERT INTO sessions (id, user_id, refresh_sha256, family_sha256, create_time, expire_time)
-        SELECT $1, id, $3, $4, $5, $6 FROM holder
+        SELECT $1, id, $3, $4, $5, $6 FROM holder WHERE state = 'ACTIVE' AND password_hash = $7
     )
     SELECT * FROM holder"""
 # Of two at once the second waits for the first, then finds another token than its own.
@@ -163,9 +164,18 @@ class Users:
         row = await self._database.fetchrow(_FIND_USER, email)
         return None if row is None else Credentials(_user(row), row["password_hash"])
 
-    async def replace_hash(self, credentials: Credentials, password_hash: str) -> None:
-        """Replaces the password's hash, unless somebody else did."""
-        await self._database.execute(_REPLACE_HASH, credentials.user.id, credentials.password_hash, password_hash)
+    async def credentials_of(self, user_id: str) -> Credentials:
+        """Returns a user and their password's hash. Raises UserNotFound."""
+        row = await self._database.fetchrow(_GET_USER, user_id)
+        if row is None:
+            raise UserNotFound(user_id=user_id)
+        return Credentials(_user(row), row["password_hash"])
+
+    async def replace_hash(self, credentials: Credentials, password_hash: str) -> bool:
+        """Replaces the password's hash, unless somebody else did: then it returns False."""
+        user_id, before = credentials.user.id, credentials.password_hash
+        async with self._database.connection() as connection:
+            return await connection.execute(_REPLACE_HASH, user_id, before, password_hash) == "UPDATE 1"
 
 
 class Sessions:
@@ -175,16 +185,23 @@ class Sessions:
         self._database = database
         self._outbox = outbox
 
-    async def open(self, user_id: str, token: RefreshToken, now: datetime, expires: datetime) -> User:
-        """Opens a session and returns its user, as they are then. Raises UserSuspended."""
+    async def open(self, credentials: Credentials, token: RefreshToken, now: datetime, expires: datetime) -> User:
+        """Opens a session and returns its user, as they are then. Raises UserSuspended.
+
+        Raises InvalidCredentials where the password was replaced meanwhile.
+        """
+        user_id, password_hash = credentials.user.id, credentials.password_hash
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
-                _OPEN_SESSION, token.session_id, user_id, token.sha256, token.family_sha256, now, expires
+                _OPEN_SESSION, token.session_id, user_id, token.sha256, token.family_sha256, now, expires, password_hash
             )
-            if row is None:
+            if row is None or row["password_hash"] != password_hash:
+                raise InvalidCredentials
+            user = _user(row)
+            if user.state is State.SUSPENDED:
                 raise UserSuspended
             await audit.record(connection, f"sessions/{token.session_id}", user_id)
-        return _user(row)
+        return user
 
     async def renew(self, token: RefreshToken, new: RefreshToken, now: datetime, expires: datetime) -> User:
         """Exchanges the refresh token and returns the session's user. Raises InvalidRefreshToken.

@@ -23,7 +23,10 @@ from services.user.admin import FirstAdmin
 from services.user.authentication import Authentication
 from services.user.domain import KEY_NOTICE, ROLES
 from services.user.keys import KeyRing
-from services.user.passwords import Passwords
+from services.user.passwords.domain import Limits
+from services.user.passwords.hashing import Passwords
+from services.user.passwords.store import Attempts
+from services.user.passwords.throttling import Throttle
 from services.user.service import SessionService
 from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.conftest import FreshDatabase
@@ -104,7 +107,9 @@ async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path)
         outbox = Outbox("user", database, bus)
         users, sessions, passwords = Users(database, outbox), Sessions(database, outbox), Passwords()
         ring = KeyRing(SigningKeys(database), "a secret of the test alone")
-        service = SessionService(Authentication(users, sessions, passwords, ring, ISSUER, AUDIENCE), sessions, ring)
+        throttle = Throttle(Attempts(database), Limits())
+        authentication = Authentication(users, sessions, passwords, throttle, ring, ISSUER, AUDIENCE)
+        service = SessionService(authentication, sessions, ring)
         register = [partial(user_pb2_grpc.add_SessionServiceServicer_to_server, service)]
         edge = As(await stack.enter_async_context(serving(register, certificates, "user")), certificates, "user")
         stack.push_async_callback(edge.close)

@@ -12,7 +12,7 @@ import jwt
 import pytest
 from google.protobuf import field_mask_pb2
 from google.type import date_pb2
-from user.v1 import api_key_pb2_grpc, user_pb2, user_pb2_grpc
+from user.v1 import api_key_pb2_grpc, password_pb2_grpc, user_pb2, user_pb2_grpc
 
 from services.runtime.bus import Bus, open_bus
 from services.runtime.ids import new_id
@@ -22,7 +22,12 @@ from services.user.api_keys.service import ApiKeyService
 from services.user.api_keys.store import ApiKeys
 from services.user.authentication import Authentication
 from services.user.keys import KeyRing
-from services.user.passwords import Passwords
+from services.user.passwords.codes import Codes
+from services.user.passwords.domain import Limits
+from services.user.passwords.hashing import Passwords
+from services.user.passwords.service import PasswordService
+from services.user.passwords.store import Attempts, PasswordsOfUsers
+from services.user.passwords.throttling import Throttle
 from services.user.service import SessionService, UserService
 from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.serving import As, identity, serving
@@ -30,6 +35,8 @@ from tests.integration.serving import As, identity, serving
 PASSWORD = "correct horse battery"
 _WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 SECRET = "a secret of the test alone"
+ISSUER = "https://issuer.example"
+EASY = Limits()
 
 
 @dataclass
@@ -56,6 +63,9 @@ class House:
 
     def keys_as(self, user_id: str = "", *roles: str) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
         return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["edge"].user(user_id, *roles))
+
+    def passwords_as(self, user_id: str = "", session_id: str = "") -> "password_pb2_grpc.PasswordServiceAsyncStub":
+        return password_pb2_grpc.PasswordServiceStub(self.peers["edge"].user(user_id, x_user_session=session_id))
 
     def asked_by_authz(self) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
         return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["authz"].user())
@@ -125,7 +135,9 @@ def claims(session: user_pb2.Session) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_house(database_url: str, nats_url: str, certificates: Path) -> AsyncIterator[House]:
+async def open_house(
+    database_url: str, nats_url: str, certificates: Path, limits: Limits = EASY
+) -> AsyncIterator[House]:
     """Opens a house. Its outbox is not relayed."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))
@@ -134,7 +146,10 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         users, sessions, passwords = Users(database, outbox), Sessions(database, outbox), Passwords()
         keys = KeyRing(SigningKeys(database), SECRET)
         await keys.refresh()
-        authentication = Authentication(users, sessions, passwords, keys, "https://issuer.example", "drawbridge")
+        throttle = Throttle(Attempts(database), limits)
+        authentication = Authentication(users, sessions, passwords, throttle, keys, ISSUER, "drawbridge")
+        of_users = PasswordsOfUsers(database, outbox)
+        password_service = PasswordService(users, of_users, passwords, throttle, Codes(SECRET))
         api_keys = ApiKeys(database, outbox)
         user_service = UserService(users, passwords, frozenset({"GB", "DE"}))
         session_service = SessionService(authentication, sessions, keys)
@@ -142,6 +157,7 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
             partial(user_pb2_grpc.add_UserServiceServicer_to_server, user_service),
             partial(user_pb2_grpc.add_SessionServiceServicer_to_server, session_service),
             partial(api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeyService(api_keys)),
+            partial(password_pb2_grpc.add_PasswordServiceServicer_to_server, password_service),
         ]
         port = await stack.enter_async_context(serving(register, certificates, "user"))
         names = ("edge", "authz", "payment", "notification", "document")

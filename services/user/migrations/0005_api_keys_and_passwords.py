@@ -23,8 +23,9 @@ def upgrade() -> None:
         CREATE INDEX api_keys_by_age ON api_keys (expire_time);
 
         CREATE TABLE password_resets (
-            id text COLLATE "C" PRIMARY KEY,
-            user_id text COLLATE "C" NOT NULL UNIQUE REFERENCES users,
+            account bytea PRIMARY KEY,                -- the SHA-256 of the address that it was asked for
+            id text COLLATE "C" NOT NULL UNIQUE,
+            user_id text COLLATE "C" NOT NULL,        -- empty: nobody has that address
             wrong_codes int NOT NULL DEFAULT 0,
             expire_time timestamptz NOT NULL
         );
