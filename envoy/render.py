@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 from error_compiler import compile_errors
+from limit_compiler import LimitsError, choose, compile_descriptors
 from route_compiler import TemplateError, compile_routes
 
 from services.runtime import contract
@@ -39,8 +40,8 @@ class RenderError(Exception):
 def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     """Writes Envoy's files to the folder `out`, each at once by a rename. Raises RenderError, having changed nothing.
 
-    `values` are the ${NAME}s of the sources, as far as environments.yaml has no default for them, and CONTRACT, the
-    path of the descriptor set.
+    `values` are the ${NAME}s of the sources, as far as environments.yaml has no default for them; CONTRACT, the path of
+    the descriptor set; and LIMITS, a table of rate_limits.yaml, if not the default.
     """
     if "CONTRACT" not in values:
         raise RenderError("CONTRACT must name the descriptor set made by scripts/generate")
@@ -51,6 +52,10 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     except (OSError, contract.ContractError, TemplateError) as error:
         raise RenderError(str(error)) from error
     settings = _environment(environment)
+    try:
+        limits = choose(_load("rate_limits.yaml"), values.get("LIMITS") or settings["LIMITS"])
+    except LimitsError as error:
+        raise RenderError(str(error)) from error
     if environment == "native" and sys.platform != "linux":
         settings["SOCKET_OPTIONS"] = []
     reached = {method.server for method in methods if method.access != "none"}
@@ -59,6 +64,8 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     derived = {
         "CONTRACT_FILE": contract_file,
         "ERRORS": compile_errors(_load("errors.yaml")),
+        "LIMITS_BY_ADDRESS": compile_descriptors(limits, "address"),
+        "LIMITS_BY_USER": compile_descriptors(limits, "user"),
         "REST_SERVICES": sorted({method.rpc.split("/")[1] for method in methods if method.bindings}),
         "ROUTES": routes,
     }

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from services.runtime.contract import Binding, Method
+from services.runtime.contract import Binding, Method, RateClass
 
 Route = dict[str, Any]
 
@@ -23,18 +23,29 @@ _TYPE = "type.googleapis.com/"
 _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
+# Of requests that no method is behind: what they cost is least.
+_NO_METHOD: RateClass = "read"
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
 # As the cors filter passes over routes that are answered here.
 _FOR_ALL_PAGES = [
     {"header": {"key": "access-control-allow-origin", "value": "*"}},
-    {"header": {"key": "access-control-expose-headers", "value": "allow, x-request-id"}},
+    {
+        "header": {
+            "key": "access-control-expose-headers",
+            "value": "allow, x-request-id, retry-after, ratelimit, ratelimit-policy",
+        }
+    },
 ]
-# Of what may have been asked for with a token in its URL (RFC 6750, 5.3).
-_NOT_KEPT = {"header": {"key": "cache-control", "value": "no-store"}}
 # For what is safe to execute twice. These add to the cluster's retry_policy.
 _RETRY_WHAT_WAS_LOST = {"header": {"key": "x-envoy-retry-on", "value": "reset"}}
 # For streams that a browser opens: its EventSource takes a 503 for the end, so the edge waits some 10 s for a replica.
 _WAIT_FOR_A_REPLICA = {"header": {"key": "x-envoy-max-retries", "value": "25"}}
+# And as long for authz, when the edge was restarted and all come back at once. All else is refused after a second.
+_WAIT_FOR_AUTHZ = {
+    "envoy_grpc": {"cluster_name": "authz"},
+    "timeout": "5s",
+    "initial_metadata": [{"key": "x-envoy-retry-on", "value": "reset"}],
+}
 # What authz is shown of a request, beside its headers: the transcoder takes JSON that it should not.
 _JSON_BODY = {"max_request_bytes": 1024 * 1024, "allow_partial_message": False, "pack_as_bytes": True}
 # Bytes of a client stream that are kept until a replica has taken the call, to be sent again to another: more than
@@ -73,7 +84,8 @@ def _rest_route(method: Method, binding: Binding) -> Route:
             **_path(binding.template),
             "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}, _IS_REST],
         },
-        "route": {"cluster": method.server},
+        "route": {"cluster": method.server, **_whole(method)},
+        "metadata": _class(method.rate_class),
         "typed_per_filter_config": {"envoy.filters.http.grpc_web": _OFF, **_filters(method, binding)},
     }
 
@@ -86,12 +98,20 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
             "name": "method_not_allowed",
             "match": {**_path(template), "headers": [_IS_REST]},
             "direct_response": {"status": 405},
+            "metadata": _class(_NO_METHOD),
             "response_headers_to_add": [
                 {"header": {"key": "allow", "value": ", ".join(sorted(verbs))}},
                 *_FOR_ALL_PAGES,
             ],
             "typed_per_filter_config": _ANSWERED_HERE,
         }
+
+
+def _whole(method: Method) -> Route:
+    """Returns how long a request may take to arrive, at which it ends also while authz waits for its body."""
+    if method.client_streaming or method.server_streaming:
+        return {}
+    return {"max_stream_duration": {"max_stream_duration": f"{method.deadline + _GRPC_GRACE:g}s"}}
 
 
 def _grpc_route(method: Method) -> Route:
@@ -113,9 +133,9 @@ def _grpc_route(method: Method) -> Route:
         "name": method.rpc,
         "match": {"path": method.rpc, "headers": [_IS_GRPC]},
         "route": action,
+        "metadata": _class(method.rate_class),
         **({"request_body_buffer_limit": _KEPT_FOR_RETRY} if method.client_streaming else {}),
         "request_headers_to_add": retries,
-        **({"response_headers_to_add": [_NOT_KEPT]} if method.query_token else {}),
         "typed_per_filter_config": _filters(method),
     }
 
@@ -126,12 +146,19 @@ def _path(template: str) -> Route:
     return {"safe_regex": {"regex": path_pattern(template)}}
 
 
+def _class(rate_class: RateClass) -> Route:
+    """Returns what the filters that count read of a route, by the name of one that can read no other."""
+    return {"filter_metadata": {"envoy.filters.http.lua": {"rate_class": rate_class}}}
+
+
 def _filters(method: Method, binding: Binding | None = None) -> Route:
     settings: Route = {"context_extensions": {"rpc": method.rpc}}
     if binding is not None and not method.client_streaming:
         settings["context_extensions"]["body"] = binding.body
         if binding.body:
             settings["with_request_body"] = _JSON_BODY
+    if method.query_token:
+        settings["grpc_service"] = _WAIT_FOR_AUTHZ
     check = {
         "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "check_settings": settings,

@@ -9,34 +9,43 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from limit_compiler import LimitsError, choose, compile_shared
 from render import RenderError, render
 
 from scripts.stack.folder import CONTRACT, REPOSITORY
 
 BASE = Path("k8s/base/envoy")
-COMPONENT = Path("k8s/components/ratelimit/envoy")
-_HEAD = "# Made by python -m scripts.edge_config, as all in this folder.\n"
+VARIANTS = {
+    Path("k8s/components/ratelimit/envoy"): "kubernetes_ratelimit",
+    Path("k8s/overlays/local/envoy"): "kubernetes_local",
+}
+"""Components that put other files in place of some of the base's, and the environments that they are rendered for."""
+SHARED_LIMITS = Path("k8s/components/ratelimit/server/limits.yaml")
+_HEAD = "# Made by python -m scripts.edge_config{}.\n"
 
 Files = Mapping[Path, bytes]
 
 
 def generated() -> Files:
-    """Returns what has to be in BASE and COMPONENT. Raises RenderError."""
-    base, limited = _rendered("kubernetes"), _rendered("kubernetes_ratelimit")
-    changed = {name: content for name, content in limited.items() if base.get(name) != content}
-    return {
+    """Returns what has to be in BASE, VARIANTS and SHARED_LIMITS. Raises RenderError and LimitsError."""
+    base = _rendered("kubernetes")
+    files = {
         **{BASE / name: content for name, content in base.items()},
         BASE / "kustomization.yaml": _kustomization("v1beta1", "Kustomization", {"name": "envoy", "files": [*base]}),
-        **{COMPONENT / name: content for name, content in changed.items()},
-        COMPONENT / "kustomization.yaml": _kustomization(
-            "v1alpha1", "Component", {"name": "envoy", "behavior": "merge", "files": [*changed]}
-        ),
+        SHARED_LIMITS: _shared_limits(),
     }
+    for folder, environment in VARIANTS.items():
+        changed = {name: content for name, content in _rendered(environment).items() if base.get(name) != content}
+        generator = {"name": "envoy", "behavior": "merge", "files": [*changed]}
+        files |= {folder / name: content for name, content in changed.items()}
+        files[folder / "kustomization.yaml"] = _kustomization("v1alpha1", "Component", generator)
+    return files
 
 
 def found() -> Files:
-    """Returns what is in BASE and COMPONENT."""
-    paths = [path for folder in (BASE, COMPONENT) for path in (REPOSITORY / folder).glob("*")]
+    """Returns what is in BASE, VARIANTS and SHARED_LIMITS."""
+    paths = [path for folder in (BASE, *VARIANTS) for path in (REPOSITORY / folder).glob("*")]
+    paths += (REPOSITORY / SHARED_LIMITS.parent).glob(SHARED_LIMITS.name)
     return {path.relative_to(REPOSITORY): path.read_bytes() for path in paths}
 
 
@@ -46,9 +55,17 @@ def _rendered(environment: str) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
+def _shared_limits() -> bytes:
+    tables, environments = (
+        yaml.safe_load((REPOSITORY / "envoy" / name).read_text()) for name in ("rate_limits.yaml", "environments.yaml")
+    )
+    limits = choose(tables, environments["kubernetes_ratelimit"]["LIMITS"])
+    return (_HEAD.format("") + yaml.safe_dump(compile_shared(limits), sort_keys=False)).encode()
+
+
 def _kustomization(version: str, kind: str, config_map: Mapping[str, object]) -> bytes:
     content = {"apiVersion": f"kustomize.config.k8s.io/{version}", "kind": kind, "configMapGenerator": [config_map]}
-    return (_HEAD + yaml.safe_dump(content, sort_keys=False)).encode()
+    return (_HEAD.format(", as all in this folder") + yaml.safe_dump(content, sort_keys=False)).encode()
 
 
 def _write(files: Files) -> None:
@@ -70,5 +87,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         (_check if sys.argv[1:] else _write)(generated())
-    except RenderError as error:
+    except (RenderError, LimitsError) as error:
         sys.exit(f"edge_config: {error}")

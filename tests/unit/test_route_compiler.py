@@ -99,7 +99,22 @@ def test_a_wrong_method_is_told_all_methods_of_the_path() -> None:
 def test_a_page_may_read_what_the_edge_says_of_a_wrong_method() -> None:
     [refusal] = [route for route in rest_routes(GET) if "direct_response" in route]
     headers = {one["header"]["key"]: one["header"]["value"] for one in refusal["response_headers_to_add"]}
-    assert headers["access-control-expose-headers"] == "allow, x-request-id"
+    assert headers["access-control-expose-headers"] == "allow, x-request-id, retry-after, ratelimit, ratelimit-policy"
+
+
+def test_a_route_says_which_requests_it_is_counted_with() -> None:
+    classes = [
+        (route["name"], route["metadata"]["filter_metadata"]["envoy.filters.http.lua"]["rate_class"])
+        for route in compile_routes([replace(GET, rate_class="login"), replace(UPLOAD, rate_class="upload")])
+    ]
+    assert classes == [
+        (UPLOAD.rpc, "upload"),
+        (GET.rpc, "login"),
+        ("method_not_allowed", "read"),
+        ("method_not_allowed", "read"),
+        (GET.rpc, "login"),
+        (UPLOAD.rpc, "upload"),
+    ]
 
 
 def test_every_route_that_is_forwarded_asks_authz_for_its_rpc() -> None:

@@ -100,17 +100,20 @@ class Backend(grpc.GenericRpcHandler):
             response_serializer=methodcaller("SerializeToString"),
         )
 
+    def user_of(self, request: authz.CheckRequest, method: Method) -> str:
+        """Returns whose token a request has, or nothing."""
+        in_query = method.query_token and f"access_token={TOKEN}" in request.attributes.request.http.path
+        return USER if in_query or headers_of(request).get("authorization") == f"Bearer {TOKEN}" else ""
+
     def _check(self, request: authz.CheckRequest, context: grpc.ServicerContext) -> authz.CheckResponse:
         self.checks.append(request)
         self.check_traces += [str(value) for key, value in context.invocation_metadata() if key == "traceparent"]
         method = self.methods[request.attributes.context_extensions["rpc"]]
-        headers = headers_of(request)
-        in_query = method.query_token and f"access_token={TOKEN}" in request.attributes.request.http.path
-        known = in_query or headers.get("authorization") == f"Bearer {TOKEN}"
-        if method.access == "token" and not known:
-            is_grpc = headers.get("content-type", "").startswith("application/grpc")
+        user = self.user_of(request, method)
+        if method.access == "token" and not user:
+            is_grpc = headers_of(request).get("content-type", "").startswith("application/grpc")
             return _denied("An access token is needed." if is_grpc else DENIAL)
-        identity = {"x-user-id": USER, "x-user-roles": "customer"} if known else {}
+        identity = {"x-user-id": user, "x-user-roles": "customer", "x-user-quota": user} if user else {}
         return _granted(identity | {"x-user-rpc": method.rpc}, ["access_token"] if method.query_token else [])
 
 

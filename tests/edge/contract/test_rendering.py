@@ -41,7 +41,7 @@ def test_without_the_contract_there_is_no_configuration(values: dict[str, str], 
 
 
 def test_an_unknown_environment_is_told_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(RenderError, match="native, compose, kubernetes, kubernetes_ratelimit"):
+    with pytest.raises(RenderError, match="native, compose, kubernetes, kubernetes_local, kubernetes_ratelimit"):
         render("moon", {"CONTRACT": str(CONTRACT)}, tmp_path)
 
 
