@@ -26,6 +26,8 @@ COPY proto proto
 RUN scripts/generate
 COPY services/runtime services/runtime
 COPY envoy envoy
+# Of compose, how much a client may ask for: see envoy/rate_limits.yaml.
+ARG LIMITS=generous
 RUN CONTRACT=gen/contract.binpb python envoy/render.py compose edge
 
 # What requirements.lock names, without the translations that nobody reads. Byte-compiled, since nothing can be written

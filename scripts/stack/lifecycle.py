@@ -64,6 +64,7 @@ def _prepare(folder: RunFolder, edge_port: int, edge_tls_port: int, wishes: Mapp
         **{f"{name.upper()}_PORT": str(port) for name, port in settings.ports.items()},
         "CERTS": str(folder.certificates),
         "CONTRACT": str(CONTRACT),
+        "LIMITS": settings.wishes.get("LIMITS", ""),
     }
     with ThreadPoolExecutor() as pool:  # both take about a second, most of it in another process
         database = pool.submit(postgres.prepare, folder)

@@ -11,6 +11,7 @@ from scripts.stack.settings import SERVICES, Settings
 from services.runtime import probe
 
 WISHES = {
+    "user": ("LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"),
     "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS", "MAX_STREAMS_PER_USER", "MAX_STREAMS"),
     "document": (
         *("MAX_UPLOAD_BYTES", "MAX_DOCUMENTS_PER_USER", "MAX_UPLOADS_PER_USER", "MAX_UPLOADS", "TMPDIR"),
@@ -20,6 +21,8 @@ WISHES = {
     "notification": ("SMTP_URL", "SMTP_FROM", "SMS_URL", "SMS_SECRET", "PUSH_URL", "PUSH_SECRET"),
 }
 """Variables that `make up` hands on to these processes, where they are set."""
+LIMITS = {"production": {"user": {"LOGIN_FAILURES_PER_ACCOUNT": "5", "LOGIN_FAILURES_PER_ADDRESS": "100"}}}
+"""What else is as in production where LIMITS says so: beside the edge's limits, which envoy/rate_limits.yaml has."""
 TOKENS = {"TOKEN_ISSUER": "https://drawbridge.localhost", "TOKEN_AUDIENCE": "drawbridge"}
 
 
@@ -99,7 +102,9 @@ def services(settings: Settings) -> list[Process]:
 
 
 def _wishes(settings: Settings, service: str) -> dict[str, str]:
-    return {name: settings.wishes[name] for name in WISHES.get(service, ()) if name in settings.wishes}
+    wishes = settings.wishes
+    limits = LIMITS.get(wishes.get("LIMITS", ""), {}).get(service, {})
+    return {**limits, **{name: wishes[name] for name in WISHES.get(service, ()) if name in wishes}}
 
 
 def _stores(settings: Settings, service: str) -> dict[str, str]:

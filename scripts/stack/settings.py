@@ -25,7 +25,7 @@ class Settings:
     secrets: Mapping[str, str]
     """ADMIN_EMAIL, ADMIN_PASSWORD and SIGNING_KEY_SECRET."""
     wishes: Mapping[str, str] = field(default_factory=dict)
-    """Variables that whoever starts the stack set for its processes: see processes.WISHES."""
+    """Variables that whoever starts the stack set for its processes: see processes.WISHES; and LIMITS, for all."""
 
     def address(self, server: str) -> str:
         """Returns where a server listens."""
