@@ -1,5 +1,6 @@
-"""What users are told about their payments and documents: in the app, by e-mail, SMS, push message and webhook.
+"""What users are told about their payments, documents and passwords: in the app, by e-mail, SMS, push message and
+webhook.
 
-Owns notifications, preferences, webhooks and deliveries. Calls user, emits nothing; listens to PaymentEvent and
-DocumentEvent.
+Owns notifications, preferences, webhooks and deliveries. Calls user, emits nothing; listens to PaymentEvent,
+DocumentEvent and PasswordEvent.
 """

@@ -12,7 +12,7 @@ from services.notification.delivery.channels import ChannelSettings, open_channe
 from services.notification.delivery.domain import WEBHOOK
 from services.notification.delivery.store import Deliveries
 from services.notification.delivery.worker import Worker
-from services.notification.events import Telling, follow_documents, follow_payments
+from services.notification.events import Telling, follow_documents, follow_passwords, follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.notification.webhooks.channel import WebhookChannel
@@ -26,6 +26,7 @@ from services.runtime.config import BusSettings, DatabaseSettings, ServerSetting
 from services.runtime.postgres import open_database
 from services.runtime.server import serve
 from services.runtime.tls import Identity
+from services.runtime.trail import Trail
 
 
 class Settings(ServerSettings, DatabaseSettings, BusSettings, ChannelSettings):
@@ -59,12 +60,20 @@ async def main(settings: Settings) -> None:
         background = [
             follow_payments(bus, database, telling.tell, announcements.tell),
             follow_documents(bus, database, telling.tell_of_document),
+            follow_passwords(bus, database, telling.tell_of_password),
             Worker(deliveries, channels).run(),
             deliveries.sweep().run(),
             notifications.sweep().run(),
             sweep.handled_events(database).run(),
         ]
-        await serve("notification", settings, register, background=background, ready=[database.ping])
+        await serve(
+            "notification",
+            settings,
+            register,
+            background=background,
+            ready=[database.ping],
+            trail=Trail("notification", database),
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who is told what about payments and documents, and by which channels. No I/O."""
+"""Who is told what about payments, documents and passwords, and by which channels. No I/O."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -35,6 +35,7 @@ _DOCUMENTS = {
     "DRIVING_LICENCE": "driving licence",
     "PROOF_OF_ADDRESS": "proof of address",
 }
+_TO_HOLDER = {"CHANGED": "Your password was changed. If it was not you, ask for a code and set a new one at once."}
 _TO_OWNER = {"VERIFIED": "Your {what} was accepted.", "REJECTED": "Your {what} was not accepted. {why}"}
 
 
@@ -169,6 +170,38 @@ def notifications_of_document(change: DocumentChange, new_id: Callable[[], str])
             document_id=change.document_id,
             create_time=change.create_time,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """Somebody asked for a code to set a new password with, or a new one was set."""
+
+    id: str
+    user_id: str
+    kind: str
+    """By its name in user.v1.PasswordEvent.Kind."""
+    create_time: datetime
+
+    @property
+    def event_id(self) -> str:
+        """Returns the id of the event that told it."""
+        return f"password.{self.id}"
+
+    @property
+    def event_type(self) -> str:
+        """Returns what happened: password.changed."""
+        return f"password.{self.kind.lower()}"
+
+
+def notification_of_password(change: PasswordChange, notification_id: str) -> Notification:
+    """Returns what the user is told of a new password."""
+    return Notification(
+        id=notification_id,
+        user_id=change.user_id,
+        kind=f"PASSWORD_{change.kind}",
+        text=_TO_HOLDER[change.kind],
+        create_time=change.create_time,
+    )
 
 
 @dataclass(frozen=True, slots=True)

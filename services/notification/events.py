@@ -1,4 +1,4 @@
-"""What notification hears of payments and documents."""
+"""What notification hears of payments, documents and passwords."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC
@@ -8,18 +8,21 @@ from document.v1 import document_pb2
 from google.type.money_pb2 import Money
 from iso4217 import Currency
 from payment.v1 import payment_pb2
+from user.v1 import password_pb2
 
-from services.notification.delivery.domain import Message
+from services.notification.delivery.domain import EMAIL, RESET_REQUESTED, Message
 from services.notification.delivery.store import Deliveries
 from services.notification.domain import (
     DocumentChange,
     Notification,
+    PasswordChange,
     PaymentChange,
+    notification_of_password,
     notifications,
     notifications_of_document,
 )
 from services.notification.store import Notifications, PreferencesOfUsers
-from services.runtime.bus import Bus
+from services.runtime.bus import PASSWORD, Bus
 from services.runtime.consumer import consume
 from services.runtime.ids import new_id
 from services.runtime.postgres import Connection, Database
@@ -51,6 +54,15 @@ async def follow_documents(
     )
 
 
+async def follow_passwords(
+    bus: Bus, database: Database, tell: Callable[[Connection, password_pb2.PasswordEvent], Awaitable[None]]
+) -> None:
+    """Mails users the codes for new passwords, and tells them of new ones, for ever."""
+    await consume(
+        bus, database, stream=PASSWORD, consumer="notification", message=password_pb2.PasswordEvent, handle=tell
+    )
+
+
 class Telling:
     """Tells users in sentences: in the app, and by the channels that they want and that there are."""
 
@@ -76,6 +88,23 @@ class Telling:
         """Writes what a document's owner is told of an event."""
         change = read_document(event)
         await self._tell(connection, list(notifications_of_document(change, partial(new_id, "ntf"))), change)
+
+    async def tell_of_password(self, connection: Connection, event: password_pb2.PasswordEvent) -> None:
+        """Writes what a user is told of their password, whatever they prefer: it may not be they who preferred it."""
+        change, body = read_password(event), ""
+        if change.event_type != RESET_REQUESTED:
+            told = notification_of_password(change, new_id("ntf"))
+            body = told.text
+            await self._notifications.add(connection, [told])
+        message = Message(
+            user_id=change.user_id,
+            channel=EMAIL,
+            event_id=change.event_id,
+            event_type=change.event_type,
+            payment_id="",
+            body=body,
+        )
+        await self._deliveries.add(connection, [message] if EMAIL in self._channels else [])
 
     async def _tell(
         self, connection: Connection, told: Sequence[Notification], change: PaymentChange | DocumentChange
@@ -122,6 +151,16 @@ def read_document(event: document_pb2.DocumentEvent) -> DocumentChange:
         state=document_pb2.Document.State.Name(event.state),
         why=event.problems[0].detail if event.problems else "",
         unchanged=event.unchanged,
+        create_time=event.create_time.ToDatetime(UTC),
+    )
+
+
+def read_password(event: password_pb2.PasswordEvent) -> PasswordChange:
+    """Reads an event. Raises ValueError where its kind is none that this release knows."""
+    return PasswordChange(
+        id=event.id,
+        user_id=event.user_id,
+        kind=password_pb2.PasswordEvent.Kind.Name(event.kind),
         create_time=event.create_time.ToDatetime(UTC),
     )
 

@@ -14,9 +14,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.money_pb2 import Money
 from notification.v1 import notification_pb2, notification_pb2_grpc
 from payment.v1.payment_pb2 import Payment, PaymentEvent
+from user.v1.password_pb2 import PasswordEvent
 
 from services.notification.delivery.store import Deliveries
-from services.notification.events import Telling, follow_documents, follow_payments
+from services.notification.events import Telling, follow_documents, follow_passwords, follow_payments
 from services.notification.service import NotificationService
 from services.notification.store import Notifications, PreferencesOfUsers
 from services.runtime.bus import MESSAGE_ID, Bus, open_bus
@@ -62,6 +63,12 @@ class House:
         headers = {MESSAGE_ID: f"{subject}.{event.sequence}"}
         await jetstream.publish(subject, event.SerializeToString(), headers=headers)
 
+    async def tell_of_password(self, event: PasswordEvent) -> None:
+        """Does the same for one that is not counted."""
+        subject = f"password.{event.id}"
+        jetstream = await self.bus.stream("password")
+        await jetstream.publish(subject, event.SerializeToString(), headers={MESSAGE_ID: f"{subject}.evt_1"})
+
     async def told(self, user_id: str, count: int) -> list[notification_pb2.Notification]:
         """Waits until a user has been told that often. Returns what, newest first."""
 
@@ -102,6 +109,7 @@ async def open_house(database_url: str, nats_url: str, certificates: Path) -> As
         following = [
             asyncio.create_task(follow_payments(bus, database, telling.tell)),
             asyncio.create_task(follow_documents(bus, database, telling.tell_of_document)),
+            asyncio.create_task(follow_passwords(bus, database, telling.tell_of_password)),
         ]
         await eventually(partial(bus.stream, "payment"))
         await eventually(partial(bus.stream, "document"))

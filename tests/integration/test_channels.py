@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from scripts.stack import ports
 from services.notification.delivery.channels import ChannelSettings, open_channels
-from services.notification.delivery.domain import Delivery
+from services.notification.delivery.domain import RESET_REQUESTED, Delivery, Message, PasswordReset
 from services.notification.delivery.email import Email, write
 from services.notification.delivery.smtp import Connections, server
+from services.notification.delivery.store import Deliveries
 from services.notification.delivery.worker import Channel
 from services.notification.domain import Preferences
 from services.runtime.ids import new_id
@@ -33,6 +34,12 @@ class Contacts:
     def __init__(self, domain: str = "example.com") -> None:
         self.domain = domain
         self.away: Exception | None = None
+        self.resets: dict[str, PasswordReset] = {}
+
+    async def password_reset(self, reset_id: str) -> PasswordReset | None:
+        if self.away:
+            raise self.away
+        return self.resets.get(reset_id)
 
     async def email(self, user_id: str) -> str | None:
         if self.away:
@@ -232,6 +239,48 @@ async def test_nothing_is_sent_to_a_user_who_is_gone_and_it_is_awaited_who_canno
         assert (await house.tried(delivery_id))["error"] == "ConnectionError"
         contacts.away = None
         assert (await house.ended(delivery_id))[0] == "DELIVERED"
+
+
+async def asked_for(house: House, reset_id: str) -> str:
+    """Writes the delivery of a reset that was asked for. Returns its id."""
+    message = Message(
+        user_id="usr_1",
+        channel="EMAIL",
+        event_id=f"password.{reset_id}",
+        event_type=RESET_REQUESTED,
+        payment_id="",
+        body="",
+    )
+    async with house.database.transaction() as connection:
+        await Deliveries(house.database).add(connection, [message])
+    [row] = await house.database.fetch("SELECT id FROM deliveries WHERE event_id = $1", message.event_id)
+    return str(row["id"])
+
+
+async def test_the_code_of_a_reset_is_asked_for_when_it_is_mailed_and_kept_nowhere(house: House) -> None:
+    contacts, reset_id = Contacts(), new_id("pwd")
+    contacts.away = ConnectionError("user at 10.0.0.7 is away")
+    contacts.resets[reset_id] = PasswordReset("ada@example.com", "ABCDE-12345", datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+    async with mailbox() as box:
+        await house.start({"EMAIL": to(box, contacts)})
+        delivery_id = await asked_for(house, reset_id)
+        assert (await house.tried(delivery_id))["error"] == "ConnectionError"
+        contacts.away = None
+        assert (await house.ended(delivery_id))[0] == "DELIVERED"
+    [mail] = box.mails
+    assert (mail.recipient, mail.message["Subject"]) == ("ada@example.com", "Password reset requested")
+    text = " ".join(mail.message.get_content().split())
+    assert "The code to set it is ABCDE-12345. It works once, until 03:04 UTC." in text
+    assert not [value for value in await house.row(delivery_id) if "ABCDE" in str(value) or "ada" in str(value)]
+
+
+async def test_a_reset_that_is_over_is_not_mailed(house: House) -> None:
+    async with mailbox() as box:
+        await house.start({"EMAIL": to(box)})
+        delivery_id = await asked_for(house, new_id("pwd"))
+        ended = await house.ended(delivery_id)
+        assert ended == ("FAILED", 1, "the reset was used or replaced, or has expired")
+        assert not box.mails
 
 
 async def test_sms_and_push_messages_go_to_their_provider(house: House) -> None:

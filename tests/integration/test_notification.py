@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -11,12 +12,15 @@ from document.v1.document_pb2 import Document, DocumentCheck, DocumentEvent
 from google.rpc import error_details_pb2
 from notification.v1 import notification_pb2
 from payment.v1.payment_pb2 import Payment
+from user.v1.password_pb2 import PasswordEvent
 
+from services.notification.delivery.domain import RESET_REQUESTED
 from services.notification.store import Notifications
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.notifying import House, became, open_house
 from tests.integration.serving import detail, reason
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +220,40 @@ async def test_the_owner_is_not_told_again_what_a_document_was_before_it_was_rea
     told = await house.told(owner, 2)
     assert [one.document_id for one in told] == [other_id, document_id]
     assert len(await house.database.fetch("SELECT FROM deliveries WHERE user_id = $1", owner)) == 2
+
+
+def of_password(user_id: str, kind: PasswordEvent.Kind.ValueType) -> PasswordEvent:
+    event = PasswordEvent(id=new_id("pwd"), user_id=user_id, kind=kind)
+    event.create_time.FromDatetime(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    return event
+
+
+async def test_a_new_password_is_told_of_by_mail_and_in_the_app_whatever_the_user_prefers(house: House) -> None:
+    user = new_id("usr")
+    mask = ("in_app", "email", "sms", "phone_number")
+    await house.update(user, *mask, in_app=False, email=False, sms=True, phone_number="+4915112345678")
+    await house.tell_of_password(of_password(user, PasswordEvent.CHANGED))
+    [told] = await house.told(user, 1)
+    assert (told.kind, told.payment_id, told.document_id) == ("PASSWORD_CHANGED", "", "")
+    assert told.text.startswith("Your password was changed. If it was not you,")
+    [row] = await house.database.fetch("SELECT * FROM deliveries WHERE user_id = $1", user)
+    assert (row["channel"], row["event_type"], row["body"]) == ("EMAIL", "password.changed", told.text)
+
+
+async def test_a_code_that_was_asked_for_is_a_matter_of_mail_alone(house: House) -> None:
+    user = new_id("usr")
+    requested, changed = of_password(user, PasswordEvent.RESET_REQUESTED), of_password(user, PasswordEvent.CHANGED)
+    await house.update(user, "email", email=False)
+    for event in (requested, changed):
+        await house.tell_of_password(event)
+
+    async def delivery() -> Any:
+        return await house.database.fetchrow("SELECT * FROM deliveries WHERE event_id = $1", f"password.{requested.id}")
+
+    await eventually(delivery)
+    row = await delivery()
+    assert (row["user_id"], row["channel"], row["event_type"], row["body"]) == (user, "EMAIL", RESET_REQUESTED, "")
+    assert [one.kind for one in await house.told(user, 1)] == ["PASSWORD_CHANGED"]
 
 
 async def test_notifications_are_kept_for_400_days_whether_they_are_read_or_not(house: House) -> None:

@@ -1,7 +1,7 @@
 """What a delivery is, and what becomes of it after an attempt. No I/O."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 CHANNELS = EMAIL, SMS, PUSH, WEBHOOK = ("EMAIL", "SMS", "PUSH", "WEBHOOK")
@@ -9,6 +9,8 @@ CHANNELS = EMAIL, SMS, PUSH, WEBHOOK = ("EMAIL", "SMS", "PUSH", "WEBHOOK")
 GIVE_UP = timedelta(days=3)
 """How old a delivery may become before a failed attempt is the last one."""
 LONGEST_BACKOFF_SECONDS = 3600.0
+RESET_REQUESTED = "password.reset_requested"
+"""The type of the one event whose sentence is made when it is sent: it has a code that is kept nowhere."""
 _LONGEST_ERROR = 500
 
 
@@ -41,13 +43,13 @@ class Message:
     channel: str
     """EMAIL, SMS, PUSH or WEBHOOK."""
     event_id: str
-    """payment.<payment id>.<sequence>, document.<document id>.<sequence>"""
+    """payment.<payment id>.<sequence>, document.<document id>.<sequence>, password.<its own id>"""
     event_type: str
-    """payment.settled, document.verified"""
+    """payment.settled, document.verified, password.changed"""
     payment_id: str
     """Empty: it is about something else."""
     body: str
-    """A sentence; to a webhook, JSON, byte for byte what is signed."""
+    """A sentence; to a webhook, JSON, byte for byte what is signed. Empty for RESET_REQUESTED."""
     webhook_id: str | None = None
 
 
@@ -65,6 +67,24 @@ class Delivery(Message):
     def target(self) -> str:
         """What is slow or away as a whole: the webhook, or the provider of the channel."""
         return self.webhook_id or self.channel
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordReset:
+    """A reset that waits for its code."""
+
+    email: str = field(repr=False)
+    code: str = field(repr=False)
+    expire_time: datetime
+
+    @property
+    def sentence(self) -> str:
+        """What is mailed."""
+        return (
+            f"Somebody asked for a new password for your account. The code to set it is {self.code}. It works once, "
+            f"until {self.expire_time:%H:%M} UTC. If it was not you who asked, you need not do anything: keep the code "
+            "to yourself, and your password stays as it is."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """E-mail, by SMTP."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -9,7 +10,7 @@ from typing import Protocol
 
 import aiosmtplib
 
-from services.notification.delivery.domain import Delivery, Refused, TryAgain
+from services.notification.delivery.domain import RESET_REQUESTED, Delivery, PasswordReset, Refused, TryAgain
 from services.notification.delivery.smtp import Connections
 
 _PERMANENT = 500
@@ -31,6 +32,9 @@ class Contacts(Protocol):
     async def email(self, user_id: str) -> str | None:
         """Returns the address of an active user; None where there is no such user."""
 
+    async def password_reset(self, reset_id: str) -> PasswordReset | None:
+        """Returns a reset; None where it does not wait for its code any more."""
+
 
 class Email:
     """The channel."""
@@ -43,10 +47,8 @@ class Email:
 
     async def send(self, delivery: Delivery) -> int:
         """Hands an e-mail over to the server."""
-        address = await self._contacts.email(delivery.user_id)
-        if address is None:
-            raise Refused("there is no such user, or it is not active")
-        message = write(delivery, address, self._sender, datetime.now(UTC))
+        address, sentence = await self._filled_in(delivery)
+        message = write(replace(delivery, body=sentence), address, self._sender, datetime.now(UTC))
         try:
             await self._connections.send(message)
         except aiosmtplib.SMTPRecipientsRefused as error:
@@ -58,6 +60,18 @@ class Email:
         except aiosmtplib.SMTPResponseException as error:  # it is not about this e-mail, but about us
             raise TryAgain(_said(error)) from error
         return 0
+
+    async def _filled_in(self, delivery: Delivery) -> tuple[str, str]:
+        """Returns the address and the sentence, which are not stored where it has a code. Raises Refused."""
+        if delivery.event_type == RESET_REQUESTED:
+            reset = await self._contacts.password_reset(delivery.event_id.removeprefix("password."))
+            if reset is None:
+                raise Refused("the reset was used or replaced, or has expired")
+            return reset.email, reset.sentence
+        address = await self._contacts.email(delivery.user_id)
+        if address is None:
+            raise Refused("there is no such user, or it is not active")
+        return address, delivery.body
 
 
 def write(delivery: Delivery, address: str, sender: str, now: datetime) -> EmailMessage:
