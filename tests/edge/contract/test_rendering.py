@@ -45,6 +45,11 @@ def test_an_unknown_environment_is_told_the_known_ones(tmp_path: Path) -> None:
         render("moon", {"CONTRACT": str(CONTRACT)}, tmp_path)
 
 
+def test_unknown_limits_are_told_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match="There are no LIMITS moon; there are generous, production"):
+        render("compose", {"CONTRACT": str(CONTRACT), "LIMITS": "moon"}, tmp_path)
+
+
 def test_what_envoy_does_not_take_leaves_the_old_files_as_they_were(tmp_path: Path) -> None:
     values = {"CONTRACT": str(CONTRACT)}
     render("compose", values, tmp_path)
