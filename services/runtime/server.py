@@ -13,12 +13,15 @@ from services.runtime import contract, interceptors, log
 from services.runtime.config import ServerSettings
 from services.runtime.contract import Method
 from services.runtime.interceptors import Interceptors, Layer
+from services.runtime.shedding import Shedding
 from services.runtime.tls import Identity
 from services.runtime.trail import Trail
 from services.runtime.writing import WRITE_SECONDS
 
 DRAIN_SECONDS = 10.0
 READINESS_SECONDS = 1.0
+MOST_RPCS = 10_000
+"""At once, streams and all: as many as an edge lets through. Both have lower limits of their own, which say why."""
 LIVENESS = "liveness"
 """The health service that says whether to kill the process. "" says whether to send it requests."""
 
@@ -59,6 +62,7 @@ def layers(idempotency: Layer | None = None, trail: Trail | None = None) -> Sequ
     """What every call passes through, outermost first."""
     every = [
         interceptors.errors,
+        Shedding().layer,
         interceptors.log,
         interceptors.identity,
         interceptors.within_deadline,
@@ -84,7 +88,9 @@ def build(
     served, too, and told who reads what is somebody else's.
     """
     intercepting = Interceptors(methods, layers(idempotency, trail), write_seconds)
-    server = grpc.aio.server(interceptors=[intercepting], options=(*OPTIONS, *options))
+    server = grpc.aio.server(
+        interceptors=[intercepting], options=(*OPTIONS, *options), maximum_concurrent_rpcs=MOST_RPCS
+    )
     for servicer in register:
         servicer(server)
     if trail:
