@@ -12,6 +12,7 @@ from authz.tokens import InvalidToken, TokenExpired, User
 from services.runtime import status
 from services.runtime.contract import Method
 from services.runtime.errors import Error
+from services.runtime.revocations import SessionEnded
 
 _IDENTITY = ("x-user-id", "x-user-roles", "x-user-session", "x-user-quota")
 _RPC = "x-user-rpc"
@@ -26,6 +27,7 @@ _OAUTH_ERROR: Mapping[type[Error], str] = {
     TokenAmbiguous: "invalid_request",
     InvalidToken: "invalid_token",
     TokenExpired: "invalid_token",
+    SessionEnded: "invalid_token",
     RoleRequired: "insufficient_scope",
 }
 

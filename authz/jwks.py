@@ -1,18 +1,18 @@
-"""The keys of the tokens' issuer: a JSON Web Key Set (RFC 7517), fetched and kept fresh in the background."""
+"""The keys of an issuer: a JSON Web Key Set (RFC 7517), fetched and kept fresh in the background."""
 
 import asyncio
-import http.client
+import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from http import HTTPStatus
 
+import aiohttp
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from authz.strict import base64url, json_object
+from authz import jwk
+from authz.jwk import Key
+from authz.strict import json_object
 from services.runtime.errors import Unavailable
-from services.runtime.tls import Identity
 from services.runtime.worker import repeat
 
 REFRESH_SECONDS = 60.0
@@ -22,9 +22,10 @@ PATIENCE_SECONDS = 0.5
 """How long a request waits for such a fetch: less than the edge waits for authz."""
 FETCH_SECONDS = 5.0
 LARGEST_SET = 64 * 1024
-_COORDINATE_BYTES = 32  # P-256
 
-PublicKeys = Mapping[str, ec.EllipticCurvePublicKey]
+_NO_KEYS = ("ses_", "key_", "usr_")  # but sessions, API keys and users
+
+PublicKeys = Mapping[str, Key]
 
 _log = structlog.get_logger()
 
@@ -40,13 +41,20 @@ class BadKeySet(Exception):
 
 
 class Keys:
-    """The issuer's keys. Old ones are kept while new ones cannot be had."""
+    """An issuer's keys for some algorithms. Old ones are kept while new ones cannot be had."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[bytes]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[bytes]],
+        algorithms: Collection[str] = ("ES256",),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._fetch = fetch
+        self._algorithms = algorithms
         self._clock = clock
         self.current: PublicKeys = {}
-        """By key id. A new mapping after every fetch."""
+        """By key id. A new mapping whenever they change."""
+        self._dropped: set[str] = set()
         self._wake = asyncio.Event()
         self._wanted: asyncio.Future[None] | None = None
         self._wanted_at = float("-inf")
@@ -57,16 +65,15 @@ class Keys:
 
     async def refresh(self) -> bool:
         """Fetches the keys once. Raises BadKeySet and what the fetch does."""
-        wanted, self._wanted = self._wanted, None
+        wanted = self._wanted
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                keys = parse(await self._fetch())
-            if keys.keys() != self.current.keys():
-                _log.info("keys", kids=sorted(keys))
-            self.current = keys
+                keys = parse(await self._fetch(), self._algorithms)
+            self._take({kid: key for kid, key in keys.items() if kid not in self._dropped})
         finally:
             if wanted is not None:
                 wanted.set_result(None)
+                self._wanted = None
         return False
 
     async def ready(self) -> None:
@@ -74,70 +81,66 @@ class Keys:
         if not self.current:
             raise KeysUnavailable
 
-    async def find(self, kid: str) -> ec.EllipticCurvePublicKey | None:
+    async def find(self, kid: str) -> Key | None:
         """Returns a key, after one more fetch where it is unknown and the cooldown is over. Raises KeysUnavailable."""
+        key = self.current.get(kid)
+        if key is not None:
+            return key
         await self.ready()
-        if kid not in self.current:
-            if self._wanted is None and self._clock() - self._wanted_at >= COOLDOWN_SECONDS:
-                self._wanted, self._wanted_at = asyncio.get_running_loop().create_future(), self._clock()
-                self._wake.set()
-            if self._wanted is not None:
-                await asyncio.wait([self._wanted], timeout=PATIENCE_SECONDS)
+        if self._wanted is None and self._clock() - self._wanted_at >= COOLDOWN_SECONDS:
+            self._wanted, self._wanted_at = asyncio.get_running_loop().create_future(), self._clock()
+            self._wake.set()
+        if self._wanted is not None:
+            await asyncio.wait([self._wanted], timeout=PATIENCE_SECONDS)
         return self.current.get(kid)
 
+    def drop_revoked(self, ended_id: str) -> None:
+        """Takes notice of something that ended before its time: maybe it is a key."""
+        if not ended_id.startswith(_NO_KEYS):
+            self._drop(ended_id)
 
-def parse(data: bytes) -> PublicKeys:
-    """Returns the ES256 keys of a key set by key id, leaving out keys of other kinds. Raises BadKeySet."""
+    def _drop(self, kid: str) -> None:
+        """Trusts a key never again, whatever is published."""
+        self._dropped.add(kid)
+        if kid in self.current:
+            self._take({one: key for one, key in self.current.items() if one != kid})
+            self._wake.set()
+
+    def _take(self, keys: PublicKeys) -> None:
+        if keys != self.current:
+            _log.info("keys", kids=sorted(keys))
+            self.current = keys
+
+
+def parse(data: bytes, algorithms: Collection[str] = ("ES256",)) -> PublicKeys:
+    """Returns the keys of a key set for these algorithms by key id, leaving out others. Raises BadKeySet."""
     try:
-        members = json_object(data)["keys"]
-        keys = [(jwk["kid"], _public_key(jwk)) for jwk in members if _for_es256(jwk)]
+        found = [(one["kid"], key) for one in json_object(data)["keys"] if (key := jwk.read(one, algorithms))]
     except (ValueError, TypeError, KeyError) as error:
         raise BadKeySet(f"{type(error).__name__}: {error}") from error
-    by_kid = dict(keys)
-    if not by_kid or len(by_kid) < len(keys):
-        raise BadKeySet("no key for ES256, or two with the same kid")
+    by_kid = dict(found)
+    if not by_kid or len(by_kid) < len(found):
+        raise BadKeySet(f"no key for {' or '.join(algorithms)}, or two with the same kid")
     return by_kid
 
 
-def _for_es256(jwk: dict[str, Any]) -> bool:
-    """Tells whether a key is for checking ES256 signatures. Raises BadKeySet where it is no public key at all."""
-    if jwk["kty"] == "oct" or "d" in jwk or "k" in jwk:
-        raise BadKeySet("it holds a secret key")
-    return (
-        (jwk["kty"], jwk.get("crv")) == ("EC", "P-256")
-        and jwk.get("use", "sig") == "sig"
-        and jwk.get("alg", "ES256") == "ES256"
-        and jwk.get("key_ops", ["verify"]) == ["verify"]
-    )
+async def download(url: str, context: Callable[[], ssl.SSLContext]) -> bytes:
+    """Fetches a key set over HTTPS. Follows no redirect and no proxy.
 
-
-def _public_key(jwk: dict[str, Any]) -> ec.EllipticCurvePublicKey:
-    """Returns the key. Raises ValueError for a point that is not on the curve."""
-    if not isinstance(jwk["kid"], str):
-        raise TypeError("a kid is not text")
-    x, y = base64url(jwk["x"]), base64url(jwk["y"])
-    if (len(x), len(y)) != (_COORDINATE_BYTES, _COORDINATE_BYTES):
-        raise ValueError("a coordinate has not 32 bytes")
-    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
-    return numbers.public_key()
-
-
-def download(url: str, identity: Identity) -> bytes:
-    """Fetches a key set over HTTPS. Follows no redirect and no proxy. Raises BadKeySet, OSError or HTTPException.
-
-    Reads the certificates each time, so that renewed ones are taken up.
+    Raises BadKeySet, aiohttp.ClientError or TimeoutError. Makes the context each time, so that renewed certificates are
+    taken up.
     """
-    address = urlsplit(url)
-    connection = http.client.HTTPSConnection(
-        address.hostname or "", address.port, timeout=FETCH_SECONDS / 2, context=identity.context()
-    )
-    try:
-        target = address._replace(scheme="", netloc="", fragment="").geturl()
-        connection.request("GET", target, headers={"accept": "application/json"})
-        response = connection.getresponse()
-        body = response.read(LARGEST_SET + 1)
-    finally:
-        connection.close()
-    if response.status != http.HTTPStatus.OK or len(body) > LARGEST_SET:
+    patience = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    async with (
+        aiohttp.ClientSession(timeout=patience, headers=headers, auto_decompress=False) as session,
+        session.get(url, ssl=context(), allow_redirects=False) as response,
+    ):
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(LARGEST_SET):
+            body += chunk
+            if len(body) > LARGEST_SET:
+                break
+    if response.status != HTTPStatus.OK or len(body) > LARGEST_SET:
         raise BadKeySet(f"the answer is {response.status} with {len(body)} bytes")
-    return body
+    return bytes(body)

@@ -21,6 +21,12 @@ class RoleRequired(PermissionDenied):
         super().__init__(roles=" or ".join(sorted(roles)))
 
 
+class PersonRequired(PermissionDenied):
+    """The RPC is not for programs: an API key must not make another one, say."""
+
+    message = "This cannot be done with an API key: it needs an access token."
+
+
 class Policy:
     """The contract's methods, as far as they can be reached from outside."""
 
@@ -39,3 +45,9 @@ def require_role(method: Method, roles: frozenset[str]) -> None:
     """Lets users with any of the method's roles pass, or every user where it names none. Raises RoleRequired."""
     if method.roles and method.roles.isdisjoint(roles):
         raise RoleRequired(method.roles)
+
+
+def require_person(method: Method, *, is_person: bool) -> None:
+    """Lets only persons pass where the method asks for one. Raises PersonRequired."""
+    if method.person_only and not is_person:
+        raise PersonRequired

@@ -7,8 +7,9 @@ import structlog
 from ext_authz import external_auth_pb2, external_auth_pb2_grpc
 
 from authz import answers
+from authz.api_keys import ApiKeys
 from authz.credentials import Request, credential, headers
-from authz.policy import Policy, require_role
+from authz.policy import Policy, require_person, require_role
 from authz.tokens import Tokens, User
 from services.runtime.contract import EDGE, Method
 from services.runtime.errors import Error
@@ -22,9 +23,10 @@ _log = structlog.get_logger()
 class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
     """Grants an RPC to a user, or denies it in the shape of every other error."""
 
-    def __init__(self, policy: Policy, tokens: Tokens) -> None:
+    def __init__(self, policy: Policy, tokens: Tokens, api_keys: ApiKeys) -> None:
         self._policy = policy
         self._tokens = tokens
+        self._api_keys = api_keys
 
     async def Check(self, request: external_auth_pb2.CheckRequest, context: Context) -> external_auth_pb2.CheckResponse:
         if peer_name(context) != EDGE:
@@ -32,10 +34,8 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         http, extensions = request.attributes.request.http, request.attributes.context_extensions
         try:
             method = self._policy.terms(extensions["rpc"])
-            if method.access == "public":
-                return answers.granted_to_anybody(method)
-            user = await self._user(http, method)
-            return answers.granted_to(user, method)
+            user = await self._user(http, method) if method.access == "token" else None
+            return answers.granted_to(user, method) if user else answers.granted_to_anybody(method)
         except Error as error:
             _log.info("denied", rpc=extensions["rpc"], reason=error.reason)
             content_type = "".join(headers(http, "content-type")[:1])
@@ -43,6 +43,8 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
 
     async def _user(self, http: Request, method: Method) -> User:
         """Returns who may call the RPC."""
-        user = await self._tokens.verify(credential(http, method).text)
+        sent = credential(http, method)
+        user = await (self._api_keys if sent.is_api_key else self._tokens).verify(sent.text)
+        require_person(method, is_person=user.is_person)
         require_role(method, user.roles)
         return user

@@ -1,39 +1,45 @@
-"""Who they are: access tokens as JWTs (RFC 9068) signed with ES256, checked by the book (RFC 8725).
+"""Who they are: access tokens as JWTs (RFC 9068), checked by the book (RFC 8725).
 
-PyJWT checks the signature; what it is lenient about is refused before (canonical encoding, duplicate members, headers
-that nobody needs), and the claims are read once, strictly.
+PyJWT's algorithms check the signature; all else is read here, once and strictly: encoding, headers, claims. What a
+token says is not believed before that, but for its issuer and its key's id, which choose the key.
 """
 
-import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt import InvalidTokenError, PyJWS
+from user.v1 import user_pb2
 
-from authz.jwks import Keys
+from authz.issuers import Issuer
+from authz.jwk import Key
+from authz.jwks import PublicKeys
 from authz.strict import base64url, json_object
 from services.runtime.errors import Unauthenticated
+from services.runtime.revocations import Revocations, SessionEnded
 
 LARGEST_TOKEN = 4096
 LEEWAY_SECONDS = 5.0
 """How far the issuer's clock may be off."""
+LONGEST_USE_SECONDS = 3540.0
+"""How old a token may become, whatever it says. A revocation is known for an hour (runtime.revocations)."""
+LONGEST_LIFE_SECONDS = 24 * 3600.0
+"""What lives longer by its own claims is no access token."""
 MOST_REMEMBERED = 10_000
-"""Of verified tokens, as many as fit in about 10 MB."""
+"""Of verified tokens; the oldest go first."""
 
 _TYPES = ("at+jwt", "application/at+jwt")
 _HEADER = {"alg", "kid", "typ"}
-_JWS = PyJWS(["ES256"])
+_LATEST = 253_402_300_799  # the end of the year 9999
 
 # What may stand in the headers that backends believe: visible ASCII without the comma, which separates roles.
 _NAME = re.compile(r"[!-+\--~]{1,255}")
 
 
 class InvalidToken(Unauthenticated):
-    """The token is not one that the issuer made for this API."""
+    """The token is not one that an issuer made for this API."""
 
     message = "The access token is not valid: {problem}."
 
@@ -63,97 +69,143 @@ class User:
 
 class _Verified(NamedTuple):
     user: User
+    issued: float
     expires: float
+    issuer: Issuer
+    keys: PublicKeys
+    """With which it was verified."""
 
 
 class Tokens:
-    """Verifies tokens of one issuer for one audience."""
+    """Verifies tokens of some issuers, and that they were not revoked."""
 
-    def __init__(self, keys: Keys, issuer: str, audience: str, clock: Callable[[], float] = time.time) -> None:
-        self._keys = keys
-        self._issuer = issuer
-        self._audience = audience
+    def __init__(
+        self, issuers: Iterable[Issuer], revocations: Revocations, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._issuers = {issuer.name: issuer for issuer in issuers}
+        self._revocations = revocations
         self._clock = clock
-        self._verified: dict[str, _Verified] = {}
-        self._verified_with = keys.current
+        self._verified: dict[bytes, _Verified] = {}
+        """By the SHA-256 of the token, in the order in which they came."""
 
     async def verify(self, token: str) -> User:
-        """Returns whose token it is. Raises InvalidToken, TokenExpired or KeysUnavailable.
+        """Returns whose token it is.
 
-        A signature takes as long as all the rest of a call, so a token is verified once with each set of keys.
+        Raises InvalidToken, TokenExpired, SessionEnded, KeysUnavailable or RevocationsUnavailable. A signature takes as
+        long as all the rest of a call, so a token is verified once with each set of keys.
         """
-        if self._verified_with is not self._keys.current:
-            self._verified, self._verified_with = {}, self._keys.current
-        verified = self._verified.get(token)
-        if verified is None:
-            verified = await self._verify(token)
-            if len(self._verified) < MOST_REMEMBERED:
-                self._verified[token] = verified
-        if verified.expires <= self._clock() - LEEWAY_SECONDS:
-            raise TokenExpired
-        return verified.user
-
-    async def _verify(self, token: str) -> "_Verified":
+        self._revocations.require_read()
         if len(token) > LARGEST_TOKEN:
             raise InvalidToken(problem="it is too long")
+        digest = sha256(token.encode()).digest()
+        verified = self._verified.get(digest)
+        if verified is None or verified.keys is not verified.issuer.keys.current:
+            verified = await self._verify(token)
+            self._remember(digest, verified)
+        if verified.expires <= self._clock() - LEEWAY_SECONDS:
+            raise TokenExpired
+        self._require_open(verified)
+        return verified.user
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        self._verified.pop(digest, None)
+        if len(self._verified) >= MOST_REMEMBERED:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = verified
+
+    def _require_open(self, verified: _Verified) -> None:
+        """Raises SessionEnded. Tokens without a session end with what else their user had at a time."""
+        if verified.user.session_id:
+            self._revocations.require_open(verified.user.session_id)
+        elif verified.issued <= self._ended_at(verified.user.id):
+            raise SessionEnded
+
+    def _ended_at(self, user_id: str) -> float:
+        event = self._revocations.event(user_id)
+        return user_pb2.SessionEvent.FromString(event).end_time.ToNanoseconds() / 1e9 if event else 0.0
+
+    async def _verify(self, token: str) -> _Verified:
         parts = token.split(".")
         if len(parts) != 3:
             raise InvalidToken(problem="it is no JWT")
         try:
-            header, _, _ = (base64url(part) for part in parts)
-            kid = _kid(json_object(header))
+            header, payload, signature = map(base64url, parts)
+            algorithm, kid = _algorithm_and_kid(json_object(header))
+            claims = json_object(payload)
         except ValueError as error:
             raise InvalidToken(problem="it is no JWT") from error
-        key = await self._keys.find(kid)
+        issuer = self._issuers.get(_text(claims, "iss"))
+        if issuer is None:
+            raise InvalidToken(problem="it is from another issuer")
+        key = await issuer.keys.find(kid)
+        keys = issuer.keys.current
         if key is None:
             raise InvalidToken(problem="its key is unknown")
-        try:
-            return self._claims(json_object(_signed(token, key)))
-        except ValueError as error:
-            raise InvalidToken(problem="its claims are no JSON object") from error
+        _require_signature(key, algorithm, token.rpartition(".")[0], signature)
+        return self._claims(claims, issuer, keys)
 
-    def _claims(self, claims: dict[str, Any]) -> "_Verified":
-        audience, roles = claims.get("aud"), claims.get("roles", [])
-        if claims.get("iss") != self._issuer:
-            raise InvalidToken(problem="it is from another issuer")
-        if self._audience not in (audience if isinstance(audience, list) else [audience]):
+    def _claims(self, claims: dict[str, Any], issuer: Issuer, keys: PublicKeys) -> _Verified:
+        """Reads the claims of a token that its issuer did sign. Raises InvalidToken or TokenExpired."""
+        audiences = claims.get("aud")
+        audiences = audiences if isinstance(audiences, list) else [audiences]
+        if issuer.audience not in audiences or not all(isinstance(one, str) for one in audiences):
             raise InvalidToken(problem="it is for another audience")
+        issued, expires = self._times(claims)
+        for name in ("sub", "jti"):
+            _name(claims.get(name), name)
+        if "client_id" in claims:
+            _name(claims["client_id"], "client_id")
+        roles = claims.get(issuer.roles_claim, [])
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise InvalidToken(problem=f"{issuer.roles_claim} is no list of names")
+        user = User(
+            _name(claims.get(issuer.user_claim), issuer.user_claim),
+            frozenset(_name(role, issuer.roles_claim) for role in issuer.ours(roles)),
+            "" if issuer.is_outside or "sid" not in claims else _name(claims["sid"], "sid"),
+        )
+        return _Verified(user, issued, min(expires, issued + LONGEST_USE_SECONDS), issuer, keys)
+
+    def _times(self, claims: dict[str, Any]) -> tuple[float, float]:
+        """Returns when a token was issued and when it expires. Raises InvalidToken or TokenExpired."""
         issued, expires = _time(claims, "iat"), _time(claims, "exp")
+        if expires <= self._clock() - LEEWAY_SECONDS:
+            raise TokenExpired
         begins = max(issued, _time(claims, "nbf") if "nbf" in claims else issued)
         if begins > self._clock() + LEEWAY_SECONDS:
             raise InvalidToken(problem="its time has not come")
-        if not isinstance(roles, list):
-            raise InvalidToken(problem="roles is no list")
-        user = User(
-            _name(claims.get("sub"), "sub"),
-            frozenset(_name(role, "roles") for role in roles),
-            _name(claims["sid"], "sid") if "sid" in claims else "",
-        )
-        return _Verified(user, expires)
+        if not begins < expires <= issued + LONGEST_LIFE_SECONDS:
+            raise InvalidToken(problem="it lives too long, or never")
+        return issued, expires
 
 
-def _kid(header: dict[str, Any]) -> str:
-    """Returns the key id of a header that says what it has to and nothing else (crit, jku, jwk and x5u least)."""
-    if header.keys() != _HEADER or header["alg"] != "ES256" or not isinstance(header["kid"], str):
-        raise InvalidToken(problem="its header must be alg ES256, kid and typ")
-    if not isinstance(header["typ"], str) or header["typ"].lower() not in _TYPES:
+def _algorithm_and_kid(header: dict[str, Any]) -> tuple[str, str]:
+    """Returns what a header says that says what it has to and nothing else (crit, jku, jwk and x5u least)."""
+    if header.keys() != _HEADER:
+        raise InvalidToken(problem="its header must be alg, kid and typ")
+    if _text(header, "typ").lower() not in _TYPES:
         raise InvalidToken(problem="it is no access token")
-    return header["kid"]
+    return _text(header, "alg"), _text(header, "kid")
 
 
-def _signed(token: str, key: ec.EllipticCurvePublicKey) -> bytes:
-    """Returns what the key's owner signed."""
-    try:
-        payload: bytes = _JWS.decode(token, key, algorithms=["ES256"])
-    except InvalidTokenError as error:
-        raise InvalidToken(problem="its signature is wrong") from error
-    return payload
+def _require_signature(key: Key, algorithm: str, signed: str, signature: bytes) -> None:
+    """Raises InvalidToken where the key's owner did not sign this, or its algorithm is not the key's own."""
+    if algorithm != key.algorithm:
+        raise InvalidToken(problem="its alg is not that of its key")
+    if not key.verifies(signed.encode(), signature):
+        raise InvalidToken(problem="its signature is wrong")
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str):
+        raise InvalidToken(problem=f"{name} is no text")
+    return value
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
     """Returns a NumericDate (RFC 7519, 2) in seconds."""
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) == math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise InvalidToken(problem=f"{name} is no time")
     return value
 

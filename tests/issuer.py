@@ -3,12 +3,17 @@
 import asyncio
 import base64
 import json
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+from user.v1 import user_pb2
+
+from services.runtime.bus import Bus
+from services.runtime.revocations import Revocations, RevocationsUnavailable
 
 ISSUER, AUDIENCE = "https://issuer.example", "drawbridge"
 NOW = time.time()
@@ -20,6 +25,8 @@ CLAIMS = {
     "sub": "usr_1",
     "sid": "ses_1",
     "roles": ["customer", "admin"],
+    "jti": "token-1",
+    "client_id": "drawbridge",
     "iat": int(NOW),
     "exp": int(NOW) + 600,
 }
@@ -55,8 +62,8 @@ def without(claim: str) -> str:
 
 
 @dataclass
-class Issuer:
-    """A hand-written issuer: what it publishes, and how often it was asked."""
+class Publisher:
+    """A hand-written issuer's keys: what it publishes, and how often it was asked."""
 
     published: bytes = field(default_factory=lambda: key_set(jwk(PRIVATE, "k1")))
     asked: int = 0
@@ -69,3 +76,25 @@ class Issuer:
         if self.asked <= self.failures:
             raise OSError("unreachable")
         return self.published
+
+
+class Heard(Revocations):
+    """What ended, as the test says, without NATS."""
+
+    def __init__(self) -> None:
+        super().__init__(Bus("tls://nowhere", ssl.create_default_context()))
+        self.read = True
+        self.connected = True
+
+    def require_read(self) -> None:
+        if not self.read:
+            raise RevocationsUnavailable
+
+    @property
+    def are_current(self) -> bool:
+        return self.connected
+
+    def end(self, subject_id: str, end_time: float | None = None) -> None:
+        event = user_pb2.SessionEvent(session_id=subject_id)
+        event.end_time.FromNanoseconds(int((time.time() if end_time is None else end_time) * 1e9))
+        self._hear(f"session.{subject_id}", event.SerializeToString())

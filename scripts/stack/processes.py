@@ -11,6 +11,7 @@ from scripts.stack.settings import SERVICES, Settings
 from services.runtime import probe
 
 WISHES = {
+    "authz": ("OUTSIDE_ISSUERS",),
     "user": ("LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"),
     "payment": ("SETTLEMENT_DELAY_SECONDS", "REVIEW_EXPIRE_SECONDS", "MAX_STREAMS_PER_USER", "MAX_STREAMS"),
     "document": (
@@ -70,7 +71,13 @@ def edge(settings: Settings) -> list[Process]:
         _server(
             settings,
             "authz",
-            {**TOKENS, "JWKS_URL": f"https://localhost:{ports['keys']}/.well-known/jwks.json"},
+            {
+                **TOKENS,
+                "JWKS_URL": f"https://localhost:{ports['keys']}/.well-known/jwks.json",
+                "NATS_URL": nats.url(ports["nats"]),
+                "USER_ADDRESS": settings.address("user"),
+                **_wishes(settings, "authz"),
+            },
             module="authz",
         ),
     ]

@@ -63,6 +63,7 @@ class Bus:
         self._client = Client()
         self._connected = asyncio.Event()
         self._streams: set[str] = set()
+        self._reconnected: list[Callable[[], None]] = []
 
     async def connect(self) -> None:
         """Connects, however long that takes."""
@@ -73,6 +74,7 @@ class Bus:
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # fractions work
             error_cb=_log_error,
+            reconnected_cb=self._tell_of_reconnection,
         )
         self._connected.set()
 
@@ -88,6 +90,10 @@ class Bus:
     def is_connected(self) -> bool:
         """Whether NATS can be reached right now, whatever becomes of a stream of it."""
         return self._client.is_connected
+
+    def when_reconnected(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` whenever NATS can be reached again: what was published meanwhile was not heard."""
+        self._reconnected.append(tell)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -127,6 +133,10 @@ class Bus:
         except nats.errors.Error as error:
             self.forget(stream)
             raise BusUnavailable from error
+
+    async def _tell_of_reconnection(self) -> None:
+        for tell in self._reconnected:
+            tell()
 
     async def listen(self, subject: str, heard: Callable[[str, bytes], None]) -> None:
         """Calls `heard` with the subject and payload of every event as it is published, at most once.

@@ -1,26 +1,31 @@
-"""Sessions that ended before their time: their access tokens and streams must not outlive them.
+"""What let somebody in and ended before its time: access tokens and streams must not outlive it.
 
-Every process keeps those of the last minutes, so that nobody is asked per request. An end is heard as it is published.
-Now and then the stream is read from where it was read last: NATS may have been away, or another one now.
+Every process keeps the ends of the last hour, so that nobody is asked per request. An end is heard as it is published.
+Now and then the stream is read from where it was read last: NATS may have been away, or another one now. Into one that
+lost its disk whoever notices writes what they remember, for those who start later.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import nats.errors
 from nats.js import JetStreamContext, api
 
-from services.runtime.bus import SESSION, Bus, BusUnavailable
-from services.runtime.errors import Unauthenticated
+from services.runtime.bus import MESSAGE_ID, SESSION, Bus, BusUnavailable
+from services.runtime.errors import Unauthenticated, Unavailable
 from services.runtime.worker import repeat
 
-REMEMBERED = timedelta(minutes=11)
-"""The lifetime of an access token, and what clocks may differ."""
+REMEMBERED = timedelta(hours=1)
+"""As long as the stream keeps an end, and no access token is accepted."""
+ANEW_SECONDS = 10.0
+"""How long API keys and users count as ended: they may only have lost a role, and authz asks anew what they may."""
 LOOK_SECONDS = 2.0
-"""How long an end may go unnoticed that was not heard."""
+"""How long an end may go unnoticed that was not heard, though NATS could be reached."""
 
+_MAY_GO_ON = ("key_", "usr_")
 _BATCH = 500
 _FETCH_SECONDS = 5.0
 _READER_SECONDS = 30.0
@@ -33,31 +38,69 @@ class SessionEnded(Unauthenticated):
     message = "This session has ended. Log in again."
 
 
+class RevocationsUnavailable(Unavailable):
+    """What has ended before its time has not been read yet."""
+
+    message = "Nobody can tell yet which sessions have ended."
+
+
+class _End(NamedTuple):
+    heard: float
+    """By the time of the loop."""
+    event: bytes
+
+
 class Revocations:
-    """The sessions that ended a short while ago, as far as this process has heard."""
+    """What ended a short while ago, as far as this process has heard."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._ended: dict[str, float] = {}
-        """Sessions in the order in which they were heard of, with the time of the loop when."""
+        self._wake = asyncio.Event()
+        bus.when_reconnected(self._wake.set)
+        self._ended: dict[str, _End] = {}
+        """By id, in the order in which they were heard of."""
         self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._listeners: list[Callable[[str], None]] = []
         self._stream_made: datetime | None = None
         self._read = 0
         """The sequence up to which the stream made then is read."""
 
     async def run(self) -> None:
         """Hears of ends, for ever."""
-        await self._bus.listen(f"{SESSION}.>", lambda subject, _: self._hear(subject))
-        await repeat(self._look, asyncio.Event(), LOOK_SECONDS)
+        await self._bus.listen(f"{SESSION}.>", self._hear)
+        await repeat(self._look, self._wake, LOOK_SECONDS)
+
+    async def ready(self) -> None:
+        """Raises RevocationsUnavailable until all ends of the last hour are known. From then on NATS may be away."""
+        self.require_read()
+
+    def require_read(self) -> None:
+        """The same, without waiting for anything."""
+        if self._stream_made is None:
+            raise RevocationsUnavailable
+
+    @property
+    def are_current(self) -> bool:
+        """Whether ends are heard right now."""
+        return self._bus.is_connected
 
     def require_open(self, session_id: str) -> None:
         """Raises SessionEnded. Tokens of an outside issuer have no session: their id is empty."""
-        if session_id in self._ended:
+        if self._has_ended(session_id):
             raise SessionEnded
+
+    def event(self, subject_id: str) -> bytes | None:
+        """Returns the newest event of an end (user.v1.SessionEvent), None where nothing of this id ended."""
+        end = self._ended.get(subject_id)
+        return None if end is None else end.event
+
+    def listen(self, heard: Callable[[str], None]) -> None:
+        """Calls `heard` with the id of whatever ends, maybe more than once."""
+        self._listeners.append(heard)
 
     def watch(self, session_id: str, ended: Callable[[], None]) -> Callable[[], None]:
         """Calls `ended` when the session ends: at once, when it has. Returns what ends the watch."""
-        if session_id in self._ended:
+        if self._has_ended(session_id):
             ended()
             return lambda: None
         watchers = self._watchers.setdefault(session_id, set())
@@ -70,22 +113,37 @@ class Revocations:
 
         return unwatch
 
-    def _hear(self, subject: str) -> None:
-        session_id = subject.removeprefix(f"{SESSION}.")
-        if session_id not in self._ended:
-            self._ended[session_id] = asyncio.get_running_loop().time()
-            for ended in self._watchers.pop(session_id, ()):
-                ended()
+    def _hear(self, subject: str, event: bytes) -> None:
+        subject_id = subject.removeprefix(f"{SESSION}.")
+        self._ended.pop(subject_id, None)  # so that the newest is the last
+        self._ended[subject_id] = _End(asyncio.get_running_loop().time(), event)
+        for ended in self._watchers.pop(subject_id, ()):
+            ended()
+        for heard in self._listeners:
+            heard(subject_id)
+
+    def _has_ended(self, subject_id: str) -> bool:
+        end = self._ended.get(subject_id)
+        if end is None or not subject_id.startswith(_MAY_GO_ON):
+            return end is not None
+        return asyncio.get_running_loop().time() - end.heard < ANEW_SECONDS
 
     async def _look(self) -> bool:
         self._forget()
+        if not self._bus.is_connected:
+            return False
         jetstream = await self._bus.stream(SESSION)
         try:
             stream = await jetstream.stream_info(SESSION)
-            if stream.created != self._stream_made or stream.state.last_seq < self._read:
-                self._stream_made, self._read = stream.created, 0  # NATS lost its disk, say
-            if stream.state.last_seq > self._read:
-                await self._read_on(jetstream, stream.state.last_seq)
+            another = stream.created != self._stream_made or stream.state.last_seq < self._read
+            if another:
+                self._read = 0  # NATS lost its disk, say
+            seen = (
+                await self._read_on(jetstream, stream.state.last_seq) if stream.state.last_seq > self._read else set()
+            )
+            if another and self._stream_made is not None:
+                await self._write_again([one for one in self._ended if one not in seen])
+            self._stream_made = stream.created
         except nats.errors.Error as error:
             self._bus.forget(SESSION)
             raise BusUnavailable from error
@@ -93,18 +151,20 @@ class Revocations:
 
     def _forget(self) -> None:
         long_ago = asyncio.get_running_loop().time() - REMEMBERED.total_seconds()
-        while self._ended and self._ended[oldest := next(iter(self._ended))] < long_ago:
+        while self._ended and self._ended[oldest := next(iter(self._ended))].heard < long_ago:
             del self._ended[oldest]
 
-    async def _read_on(self, jetstream: JetStreamContext, last: int) -> None:
-        """Reads up to a sequence, with a reader that NATS forgets."""
+    async def _read_on(self, jetstream: JetStreamContext, last: int) -> set[str]:
+        """Reads up to a sequence, with a reader that NATS forgets. Returns the ids that were there."""
         reader = await jetstream.add_consumer(SESSION, self._reader())
         subscription = await jetstream.pull_subscribe_bind(reader.name, SESSION)
+        seen = set()
         try:
             left = reader.num_pending or 0
             while left > 0:
                 for message in await subscription.fetch(min(left, _BATCH), timeout=_FETCH_SECONDS):
-                    self._hear(message.subject)
+                    self._hear(message.subject, message.data)
+                    seen.add(message.subject.removeprefix(f"{SESSION}."))
                     self._read = message.metadata.sequence.stream
                     left = message.metadata.num_pending
             self._read = max(self._read, last)
@@ -112,6 +172,16 @@ class Revocations:
             with suppress(nats.errors.Error):
                 await subscription.unsubscribe()
                 await jetstream.delete_consumer(SESSION, reader.name)
+        return seen
+
+    async def _write_again(self, ids: Sequence[str]) -> None:
+        """Publishes what others no longer can read; of all who do so at once, JetStream takes the first."""
+        for begin in range(0, len(ids), _BATCH):
+            await asyncio.gather(*(self._publish(one) for one in ids[begin : begin + _BATCH]))
+
+    async def _publish(self, subject_id: str) -> None:
+        subject = f"{SESSION}.{subject_id}"
+        await self._bus.publish(SESSION, subject, self._ended[subject_id].event, {MESSAGE_ID: f"{subject}.again"})
 
     def _reader(self) -> api.ConsumerConfig:
         how = api.ConsumerConfig(

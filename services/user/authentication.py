@@ -67,7 +67,6 @@ class Authentication:
         return self._tokens(user, successor, now)
 
     def _tokens(self, user: User, refresh_token: RefreshToken, now: datetime) -> Tokens:
-        # No client_id, though RFC 9068 wants one: clients do not register.
         claims = {
             "iss": self.issuer,
             "aud": self.audience,
@@ -75,6 +74,7 @@ class Authentication:
             "sid": refresh_token.session_id,
             "roles": in_order(user.roles),
             "jti": secrets.token_urlsafe(16),
+            "client_id": "drawbridge",
             "iat": int(now.timestamp()),
             "exp": int((now + ACCESS_TOKEN_LIFETIME).timestamp()),
         }

@@ -10,12 +10,15 @@ import pytest
 from ext_authz import external_auth_pb2, external_auth_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from authz.api_keys import ApiKeys
+from authz.issuers import Issuer
 from authz.jwks import Keys
 from authz.policy import Policy
 from authz.service import Authorization
 from authz.tokens import Tokens
 from tests.integration.serving import METHODS, identity
-from tests.issuer import AUDIENCE, ISSUER, NOW, Issuer, token
+from tests.issuer import AUDIENCE, ISSUER, NOW, Heard, Publisher, token
+from tests.keeper import KEY, PROGRAM, Keeper
 
 GET_USER = "/user.v1.UserService/GetUser"
 LIST_USERS = "/user.v1.UserService/ListUsers"
@@ -69,12 +72,15 @@ def reason(denied: Denied) -> str:
     return str(json.loads(denied.body)["details"][0]["reason"])
 
 
-async def started(issuer: Issuer, certificates: Path, *, with_keys: bool) -> tuple[grpc.aio.Server, int]:
+async def started(issuer: Publisher, certificates: Path, *, with_keys: bool) -> tuple[grpc.aio.Server, int]:
     keys = Keys(issuer.fetch)
     if with_keys:
         await keys.refresh()
     server = grpc.aio.server()
-    servicer = Authorization(Policy(METHODS), Tokens(keys, ISSUER, AUDIENCE))
+    heard = Heard()
+    api_keys = ApiKeys(Keeper().resolve, heard)
+    tokens = Tokens([Issuer(ISSUER, AUDIENCE, keys)], heard)
+    servicer = Authorization(Policy(METHODS), tokens, api_keys)
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(servicer, server)
     port = server.add_secure_port("127.0.0.1:0", identity(certificates, "authz").server())
     await server.start()
@@ -83,7 +89,7 @@ async def started(issuer: Issuer, certificates: Path, *, with_keys: bool) -> tup
 
 @pytest.fixture(scope="module")
 async def port(certificates: Path) -> AsyncIterator[int]:
-    server, port = await started(Issuer(), certificates, with_keys=True)
+    server, port = await started(Publisher(), certificates, with_keys=True)
     yield port
     await server.stop(None)
 
@@ -207,7 +213,7 @@ async def test_grpc_clients_get_the_message_and_the_details_apart(edge: Edge, co
 
 
 async def test_before_there_are_keys_the_client_is_told_when_to_come_again(certificates: Path) -> None:
-    server, port = await started(Issuer(), certificates, with_keys=False)
+    server, port = await started(Publisher(), certificates, with_keys=False)
     edge = Edge(port, certificates)
     denied = await edge.denied(GET_USER, BEARER)
     assert (denied.status.code, reason(denied), headers_of(denied)["retry-after"]) == (503, "KEYS_UNAVAILABLE", "1")
@@ -222,3 +228,38 @@ async def test_only_the_edge_may_ask(port: int, certificates: Path) -> None:
         await payment.check(GET_USER, BEARER)
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     await payment.channel.close()
+
+
+async def test_a_program_is_granted_what_it_is_for_and_counted_by_itself(edge: Edge) -> None:
+    granted = await edge.granted(GET_USER, ("x-api-key", KEY))
+    assert headers_of(granted) == {
+        "x-user-rpc": GET_USER,
+        "x-user-id": "usr_1",
+        "x-user-roles": "customer",
+        "x-user-session": PROGRAM,
+        "x-user-quota": PROGRAM,
+    }
+    assert list(granted.headers_to_remove) == ["authorization", "x-api-key"]
+
+
+async def test_a_program_cannot_do_what_only_persons_may(edge: Edge) -> None:
+    denied = await edge.denied("/user.v1.ApiKeyService/CreateApiKey", ("x-api-key", KEY))
+    assert (denied.status.code, reason(denied)) == (403, "PERSON_REQUIRED")
+    assert reason(await edge.denied(LIST_USERS, ("x-api-key", KEY))) == "ROLE_REQUIRED"
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", KEY[:-1], KEY + "k", KEY.upper(), f" {KEY}", f"{KEY}, {KEY}", "dbk_" + "x" * 43]
+)
+async def test_any_other_key_is_no_credential(edge: Edge, key: str) -> None:
+    denied = await edge.denied(GET_USER, ("x-api-key", key))
+    assert (denied.status.code, reason(denied)) == (401, "INVALID_API_KEY")
+    assert headers_of(denied)["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("second", [BEARER, ("authorization", "Basic dTpw"), ("authorization", ""), ("x-api-key", KEY)])
+async def test_a_key_and_anything_else_are_one_too_many(edge: Edge, second: tuple[str, str]) -> None:
+    denied = await edge.denied(GET_USER, ("x-api-key", KEY), second)
+    assert (denied.status.code, reason(denied)) == (401, "TOKEN_AMBIGUOUS")
+    in_query = await edge.denied(STREAM, ("x-api-key", KEY), path=f"/status?access_token={GOOD}")
+    assert reason(in_query) == "TOKEN_AMBIGUOUS"

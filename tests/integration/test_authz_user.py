@@ -10,10 +10,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 from google.protobuf import json_format
 from user.v1 import user_pb2, user_pb2_grpc
 
+from authz.issuers import Issuer
 from authz.jwks import LARGEST_SET, BadKeySet, Keys, download
 from authz.tokens import InvalidToken, Tokens
 from services.runtime.bus import open_bus
@@ -31,7 +33,7 @@ from services.user.service import SessionService
 from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import As, identity, serving
-from tests.issuer import AUDIENCE, ISSUER
+from tests.issuer import AUDIENCE, ISSUER, Heard
 
 EMAIL, PASSWORD = "admin@example.com", "correct horse battery"
 
@@ -117,9 +119,9 @@ async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path)
 
         publisher = stack.enter_context(publishing(certificates))
         url = f"https://localhost:{publisher.server_port}/.well-known/jwks.json"
-        keys = Keys(partial(asyncio.to_thread, download, url, identity(certificates, "authz")))
+        keys = Keys(partial(download, url, identity(certificates, "authz").context))
         stub: user_pb2_grpc.SessionServiceAsyncStub = user_pb2_grpc.SessionServiceStub(edge.user())
-        made = Both(database, ring, stub, publisher, keys, Tokens(keys, ISSUER, AUDIENCE))
+        made = Both(database, ring, stub, publisher, keys, Tokens([Issuer(ISSUER, AUDIENCE, keys)], Heard()))
         await made.publish()
         await keys.refresh()
         yield made
@@ -160,5 +162,5 @@ async def test_an_answer_that_is_no_key_set_changes_nothing(both: Both, status: 
 
 async def test_keys_come_only_from_whom_the_ca_certifies(both: Both, certificates: Path) -> None:
     trusting_another = replace(identity(certificates, "authz"), ca=certificates / "edge-ca.pem")
-    with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncio.to_thread(download, f"https://localhost:{both.publisher.server_port}/", trusting_another)
+    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+        await download(f"https://localhost:{both.publisher.server_port}/", trusting_another.context)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.jwks import COOLDOWN_SECONDS, BadKeySet, Keys, KeysUnavailable, parse
-from tests.issuer import PRIVATE, Issuer, base64url, jwk, key_set
+from tests.issuer import PRIVATE, Publisher, base64url, jwk, key_set
 from tests.waiting import eventually
 
 ANOTHER = ec.generate_private_key(ec.SECP256R1())
@@ -77,7 +77,7 @@ def test_rubbish_and_secrets_are_no_key_set(rubbish: bytes) -> None:
 
 
 async def test_until_there_are_keys_nothing_can_be_said_of_a_token() -> None:
-    keys = Keys(Issuer(failures=1).fetch)
+    keys = Keys(Publisher(failures=1).fetch)
     with pytest.raises(OSError, match="unreachable"):
         await keys.refresh()
     with pytest.raises(KeysUnavailable):
@@ -87,7 +87,7 @@ async def test_until_there_are_keys_nothing_can_be_said_of_a_token() -> None:
 
 
 async def test_keys_are_fetched_again_soon_after_a_first_failure() -> None:
-    issuer = Issuer(failures=2)
+    issuer = Publisher(failures=2)
     keys = Keys(issuer.fetch)
     async with running(keys):
         await eventually(partial(keys.find, "k1"))
@@ -96,7 +96,7 @@ async def test_keys_are_fetched_again_soon_after_a_first_failure() -> None:
 
 @pytest.mark.parametrize("published", [b"rubbish", None])
 async def test_old_keys_are_kept_while_new_ones_cannot_be_had(published: bytes | None) -> None:
-    issuer = Issuer()
+    issuer = Publisher()
     keys = Keys(issuer.fetch)
     await keys.refresh()
     issuer.failures, issuer.published = 0 if published else 9, published or b""
@@ -106,8 +106,8 @@ async def test_old_keys_are_kept_while_new_ones_cannot_be_had(published: bytes |
 
 
 async def test_an_unknown_key_is_fetched_once_for_all_who_wait_and_once_per_cooldown() -> None:
-    issuer, now = Issuer(), [1000.0]
-    keys = Keys(issuer.fetch, lambda: now[0])
+    issuer, now = Publisher(), [1000.0]
+    keys = Keys(issuer.fetch, clock=lambda: now[0])
     async with running(keys):
         await eventually(partial(keys.find, "k1"))
         issuer.published = key_set(jwk(PRIVATE, "k1"), jwk(ANOTHER, "k2"))
@@ -122,7 +122,7 @@ async def test_an_unknown_key_is_fetched_once_for_all_who_wait_and_once_per_cool
 
 
 async def test_who_waits_for_an_unknown_key_is_answered_though_the_fetch_fails() -> None:
-    issuer = Issuer()
+    issuer = Publisher()
     keys = Keys(issuer.fetch)
     async with running(keys):
         await eventually(partial(keys.find, "k1"))

@@ -93,6 +93,8 @@ def arrows_of_the_code(installed: Manifests) -> Iterator[Arrow]:
             yield from ((caller, one, GRPC) for caller in method.callers for one in SERVICES if one != caller)
     yield "envoy", "authz", GRPC
     yield "authz", "envoy", KEYS
+    yield "authz", "nats", NATS
+    yield "authz", "user", GRPC
     for service in SERVICES:
         clients = REPOSITORY / "services" / service / "clients.py"
         for called in re.findall(r"^from (\w+)\.v\d+ import", clients.read_text() if clients.exists() else "", re.M):
