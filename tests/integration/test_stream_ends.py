@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -10,6 +11,7 @@ from google.rpc import error_details_pb2
 from payment.v1 import payment_pb2, payment_pb2_grpc
 from structlog.testing import capture_logs
 
+from services.runtime import revocations
 from services.runtime.ids import new_id
 from tests.integration.conftest import FreshDatabase
 from tests.integration.paying import House, open_house, refusal
@@ -119,6 +121,34 @@ async def test_a_stream_ends_when_its_session_does_and_none_is_opened_then(house
     await cancel(house, payer, payment.id)
     assert (await browsers[2].next())["id"] == "2"  # another session of the user goes on
     browsers[2].call.cancel()
+
+
+async def test_a_stream_ends_when_its_api_key_or_what_its_user_has_of_others_does_and_a_new_one_may_be_opened(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "ANEW_SECONDS", 0.2)
+    payer, payment = await in_review(house)
+    key = new_id("key")
+    browsers = {key: feed(house, payer, x_user_session=key), payer: feed(house, payer)}
+    for browser in browsers.values():
+        await browser.next()
+    for ends, browser in browsers.items():
+        await end_session(house, ends)
+        assert json.loads((await browser.next("error"))["data"])["details"][0]["reason"] == "SESSION_ENDED"
+        assert await browser.rest() == b""
+
+    async def one_is_opened(**credential: str) -> bool:
+        watching = typed(house, payer, payment.id, **credential)
+        try:
+            return bool((await watching.read()).sequence)
+        except grpc.aio.AioRpcError as error:
+            assert reason(error) == "SESSION_ENDED"
+            return False
+        finally:
+            watching.cancel()
+
+    await eventually(one_is_opened)
+    await eventually(partial(one_is_opened, x_user_session=key))
 
 
 async def test_the_log_knows_how_a_stream_ended_though_for_grpc_it_ended_well(house: House) -> None:

@@ -15,6 +15,7 @@ from services.payment.streams.hub import Hub, Watcher
 from services.payment.streams.store import Events
 from services.payment.visibility import Visibility
 from services.runtime import caller, status
+from services.runtime.caller import Caller
 from services.runtime.errors import Error
 from services.runtime.log import failure, in_band
 from services.runtime.revocations import Revocations, SessionEnded
@@ -109,14 +110,14 @@ class StreamService:
             stream.close()
 
     def _require_session(self) -> None:
-        self._revocations.require_open(caller.current().session_id)
+        self._revocations.require_open(_credential(caller.current()))
 
     def _open(self, asked: "Asked") -> "Stream":
         """Opens a stream of the caller's. Raises TooManyStreams or StreamsBusy."""
         who = caller.current()
         self._places.take(who.user_id)
         watcher = self._hub.open(*asked)
-        unwatch = self._revocations.watch(who.session_id, lambda: watcher.end(SessionEnded))
+        unwatch = self._revocations.watch(_credential(who), lambda: watcher.end(SessionEnded))
 
         def close() -> None:
             unwatch()
@@ -140,6 +141,11 @@ class Stream(NamedTuple):
 
     watcher: Watcher
     close: Callable[[], None]
+
+
+def _credential(who: Caller) -> str:
+    """What a stream ends with: a session or an API key; of the token of an outside issuer, all that its user has."""
+    return who.session_id or who.user_id
 
 
 def _last_event_id(context: Context) -> str:
