@@ -28,7 +28,7 @@ def _mappers(
         conditions.append(_request_header("x-user-rpc", present_match=True))
     # A transcoded request looks like gRPC too, but has an original path.
     from_grpc_client = [
-        _request_header("content-type", string_match={"prefix": "application/grpc"}),
+        _request_header("content-type", string_match={"safe_regex": {"regex": r"application/grpc(\+.*)?"}}),
         _request_header("x-envoy-original-path", present_match=True, invert_match=True),
     ]
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "drawbridge"}
@@ -44,7 +44,9 @@ def _mappers(
             "json_format": {"code": code, "message": message, "details": [info]},
         },
         # Stands in for the id of a request that could not be read far enough to get one.
-        "headers_to_add": _headers({"x-request-id": "%UNIQUE_ID%", **(headers or {})}),
+        "headers_to_add": _headers(
+            {"x-request-id": "%UNIQUE_ID%", "x-content-type-options": "nosniff", **(headers or {})}
+        ),
     }
     return grpc, rest
 
