@@ -110,6 +110,10 @@ class People:
         token = session.raise_for_status().json()["accessToken"]
         return Person(self._client(authorization=f"Bearer {token}"), user_id, email, password)
 
+    def program(self, owner: Person, key: str) -> Person:
+        """A program of somebody's, with their API key."""
+        return Person(self._client(**{"x-api-key": key}), owner.id, "", "")
+
     def sign_up(self, name: str = "Ada Byron", country: str = "DE") -> Person:
         """Signs a new user up and logs them in."""
         email, password = f"{secrets.token_hex(8)}@example.com", secrets.token_urlsafe(18)
