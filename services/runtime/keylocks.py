@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import asyncpg
 import structlog
 
+from services.runtime.log import brief
 from services.runtime.postgres import Database, Session
 
 STATEMENT_SECONDS = 1.0
@@ -128,7 +129,7 @@ class KeyLocks:
             async with asyncio.timeout(STATEMENT_SECONDS):
                 rows = await self._exchange(wanted)
         except Exception as error:  # whatever it is, requests can do without
-            _log.warning("keys in use are not known", error=f"{type(error).__name__}: {error}")
+            _log.warning("keys in use are not known", error=brief(error))
             self._lose()
             self._paused_until = now + PAUSE_SECONDS
             return [Taken(known=False)] * len(wanted)

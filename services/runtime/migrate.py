@@ -13,7 +13,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import RevisionStep
 from alembic.script import ScriptDirectory
 
-from services.runtime import config
+from services.runtime import config, log
 
 _SERVICES = Path(__file__).parent.parent
 _LOCK = 0x6D696772  # any number that all replicas share: "migr"
@@ -66,4 +66,5 @@ def upgrade_patiently(service: str, database_url: str, patience: float = PATIENC
 
 
 if __name__ == "__main__":
+    log.configure(sys.argv[1])
     upgrade_patiently(sys.argv[1], config.load(config.DatabaseSettings).database_url)
