@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from services.runtime.errors import Unavailable
+from services.runtime.log import brief
 from services.runtime.tls import Identity
 
 RECONNECT_SECONDS = 0.25
@@ -161,7 +162,7 @@ def _wanted(name: str) -> api.StreamConfig:
 
 
 async def _log_error(error: Exception) -> None:
-    _log.warning("bus", error=f"{type(error).__name__}: {error}")
+    _log.warning("bus", error=brief(error))
 
 
 @asynccontextmanager
