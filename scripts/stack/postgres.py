@@ -20,6 +20,7 @@ _SETTINGS = {
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    "log_error_verbosity": "terse",  # the details of errors quote rows
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "1s",  # or what waits for a lock outlives a killed client, with its own locks
 }
