@@ -28,7 +28,7 @@ from services.runtime.errors import (
     Unauthenticated,
 )
 from services.runtime.log import failure, in_band
-from services.runtime.validation import require_valid
+from services.runtime.validation import require_plain_text, require_valid
 from services.runtime.writing import WRITE_SECONDS, SlowReader
 
 _log = structlog.get_logger()
@@ -185,7 +185,7 @@ async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
 
 
 async def validation(call: Call, proceed: Proceed) -> Message | None:
-    """Refuses what breaks the rules that the contract gives for its fields (buf.validate)."""
+    """Refuses what breaks the rules that the contract gives for its fields (buf.validate), or is no plain text."""
     if call.method.client_streaming:
         call.request = _validated(call.context)
     else:
@@ -205,6 +205,8 @@ def _validate(message: Any) -> None:
     if isinstance(message, Undecodable):
         raise InvalidRequest(FieldViolation("", "it holds text that is not UTF-8, or is no message at all"))
     require_valid(message)
+    if caller.current().peer == EDGE:  # what the other services send has been let in
+        require_plain_text(message)
 
 
 class Undecodable:
