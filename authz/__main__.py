@@ -16,6 +16,7 @@ from authz.issuers import HttpsUrl, Issuer, OutsideIssuer
 from authz.jwk import ALGORITHMS
 from authz.jwks import Keys, download
 from authz.policy import Policy
+from authz.requests import Requests
 from authz.service import Authorization
 from authz.tokens import Tokens
 from services.runtime import clients, config, contract, server
@@ -58,7 +59,7 @@ async def main(settings: Settings) -> None:
         tokens = Tokens(issuers, revocations)
         users = api_key_pb2_grpc.ApiKeyServiceStub(clients.connect("user", settings.user_address, identity, methods))
         api_keys = ApiKeys(users.ResolveApiKey, revocations)
-        authorization = Authorization(Policy(methods), tokens, api_keys)
+        authorization = Authorization(Policy(methods), tokens, api_keys, Requests(settings.contract, methods))
         built = grpc.aio.server(options=server.OPTIONS)
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, built)
         background = [revocations.run(), *(one.keys.run() for one in issuers)]

@@ -10,6 +10,7 @@ from authz import answers
 from authz.api_keys import ApiKeys
 from authz.credentials import Request, credential, headers
 from authz.policy import Policy, require_person, require_role
+from authz.requests import Requests
 from authz.tokens import Tokens, User
 from services.runtime.contract import EDGE, Method
 from services.runtime.errors import Error
@@ -23,10 +24,11 @@ _log = structlog.get_logger()
 class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
     """Grants an RPC to a user, or denies it in the shape of every other error."""
 
-    def __init__(self, policy: Policy, tokens: Tokens, api_keys: ApiKeys) -> None:
+    def __init__(self, policy: Policy, tokens: Tokens, api_keys: ApiKeys, requests: Requests) -> None:
         self._policy = policy
         self._tokens = tokens
         self._api_keys = api_keys
+        self._requests = requests
 
     async def Check(self, request: external_auth_pb2.CheckRequest, context: Context) -> external_auth_pb2.CheckResponse:
         if peer_name(context) != EDGE:
@@ -35,6 +37,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         try:
             method = self._policy.terms(extensions["rpc"])
             user = await self._user(http, method) if method.access == "token" else None
+            self._requests.require_strict(method, extensions.get("body"), http)
             return answers.granted_to(user, method) if user else answers.granted_to_anybody(method)
         except Error as error:
             _log.info("denied", rpc=extensions["rpc"], reason=error.reason)

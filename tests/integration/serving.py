@@ -18,7 +18,8 @@ from services.runtime.tls import Identity
 from services.runtime.trail import Trail
 from services.runtime.writing import WRITE_SECONDS
 
-METHODS = contract.load(Path(__file__).parents[2] / "gen/contract.binpb")
+CONTRACT = Path(__file__).parents[2] / "gen/contract.binpb"
+METHODS = contract.load(CONTRACT)
 
 
 def identity(certificates: Path, name: str) -> Identity:

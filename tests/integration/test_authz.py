@@ -14,9 +14,10 @@ from authz.api_keys import ApiKeys
 from authz.issuers import Issuer
 from authz.jwks import Keys
 from authz.policy import Policy
+from authz.requests import Requests
 from authz.service import Authorization
 from authz.tokens import Tokens
-from tests.integration.serving import METHODS, identity
+from tests.integration.serving import CONTRACT, METHODS, identity
 from tests.issuer import AUDIENCE, ISSUER, NOW, Heard, Publisher, token
 from tests.keeper import KEY, PROGRAM, Keeper
 
@@ -79,8 +80,8 @@ async def started(issuer: Publisher, certificates: Path, *, with_keys: bool) -> 
     server = grpc.aio.server()
     heard = Heard()
     api_keys = ApiKeys(Keeper().resolve, heard)
-    tokens = Tokens([Issuer(ISSUER, AUDIENCE, keys)], heard)
-    servicer = Authorization(Policy(METHODS), tokens, api_keys)
+    tokens, requests = Tokens([Issuer(ISSUER, AUDIENCE, keys)], heard), Requests(CONTRACT, METHODS)
+    servicer = Authorization(Policy(METHODS), tokens, api_keys, requests)
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(servicer, server)
     port = server.add_secure_port("127.0.0.1:0", identity(certificates, "authz").server())
     await server.start()
