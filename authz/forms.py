@@ -122,7 +122,8 @@ class Fields:
         """Returns an object that has not these fields, given by their names in the contract."""
         gone = {self._fields[name].name for name in names}
         elsewhere = {name for name, field in self._fields.items() if field.name in gone}
-        return Fields({name: field for name, field in self._fields.items() if name not in elsewhere}, elsewhere)
+        kept = {name: field for name, field in self._fields.items() if name not in elsewhere}
+        return Fields(kept, elsewhere.union(self._elsewhere))
 
     def form(self, name: str) -> Form:
         """Returns the form of a field."""
@@ -144,7 +145,8 @@ class Fields:
             else:
                 for rival in field.rivals:
                     if rival in value:
-                        problems.add(f"{inside}{field.name}", f"cannot be given beside {rival}")
+                        why = "is given twice" if rival == field.name else f"cannot be given beside {rival}"
+                        problems.add(f"{inside}{field.name}", why)
                 if member is not None:
                     field.form.check(member, f"{inside}{field.name}", problems)
             if problems and problems.full:
