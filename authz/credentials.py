@@ -40,6 +40,8 @@ def credential(http: Request, method: Method) -> Credential:
     in_query = _query_tokens(http.path) if method.query_token else []
     match authorizations, api_keys, in_query:
         case [authorization], [], []:
+            if "," in authorization:  # so Envoy joins what was sent twice
+                raise TokenAmbiguous
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise TokenRequired

@@ -80,7 +80,7 @@ async def started(issuer: Publisher, certificates: Path, *, with_keys: bool) -> 
     server = grpc.aio.server()
     heard = Heard()
     api_keys = ApiKeys(Keeper().resolve, heard)
-    tokens, requests = Tokens([Issuer(ISSUER, AUDIENCE, keys)], heard), Requests(CONTRACT, METHODS)
+    tokens, requests = Tokens([Issuer(ISSUER, AUDIENCE, keys)], heard, lambda: NOW), Requests(CONTRACT, METHODS)
     servicer = Authorization(Policy(METHODS), tokens, api_keys, requests)
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(servicer, server)
     port = server.add_secure_port("127.0.0.1:0", identity(certificates, "authz").server())
@@ -264,3 +264,8 @@ async def test_a_key_and_anything_else_are_one_too_many(edge: Edge, second: tupl
     assert (denied.status.code, reason(denied)) == (401, "TOKEN_AMBIGUOUS")
     in_query = await edge.denied(STREAM, ("x-api-key", KEY), path=f"/status?access_token={GOOD}")
     assert reason(in_query) == "TOKEN_AMBIGUOUS"
+
+
+@pytest.mark.parametrize("value", [f"{BEARER[1]},{BEARER[1]}", f"{BEARER[1]}, Basic dTpw", f"Basic dTpw, {BEARER[1]}"])
+async def test_headers_that_envoy_joined_are_still_more_than_one(edge: Edge, value: str) -> None:
+    assert reason(await edge.denied(GET_USER, ("authorization", value))) == "TOKEN_AMBIGUOUS"
