@@ -74,7 +74,7 @@ async def main(settings: Settings) -> None:
             partial(password_pb2_grpc.add_PasswordServiceServicer_to_server, password_service),
         ]
         sweeps = [one.sweep().run() for one in (sessions, api_keys, attempts, of_users)]
-        background = [outbox.relay(), keys.run(), admin.run(), api_keys.note_uses(), *sweeps]
+        background = [outbox.relay(), keys.run(), keys.hear(bus), admin.run(), api_keys.note_uses(), *sweeps]
         ready = [database.ping, keys.ready, admin.ready]
         await serve("user", settings, register, background=background, ready=ready, trail=Trail("user", database))
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from services.runtime.bus import SESSION, Bus
 from services.runtime.worker import repeat
 from services.user.domain import SigningKey, SigningKeysUnavailable, signing
 from services.user.store import SigningKeys
@@ -57,10 +58,19 @@ class KeyRing:
         self._keys: list[SigningKey] = []
         self._opened: dict[str, ec.EllipticCurvePrivateKey] = {}
         self._published: list[PublicKey] = []
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Reads the keys and rotates them by age, for ever."""
-        await repeat(self.refresh, asyncio.Event(), REFRESH_SECONDS)
+        await repeat(self.refresh, self._wake, REFRESH_SECONDS)
+
+    async def hear(self, bus: Bus) -> None:
+        """Has the keys read anew whenever one of them is revoked, from when NATS can be reached."""
+        await bus.listen(f"{SESSION}.>", self._hear)
+
+    def _hear(self, subject: str, _: bytes) -> None:
+        if subject.removeprefix(f"{SESSION}.") in self._opened:
+            self._wake.set()
 
     async def refresh(self) -> bool:
         """Takes up what is in the database, after making what is missing there."""

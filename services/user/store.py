@@ -78,6 +78,11 @@ _END_ALL = """
 _LIST_KEYS = "SELECT kid, sealed, sign_from FROM signing_keys"
 _ADD_KEY = "INSERT INTO signing_keys (kid, sealed, sign_from, create_time) VALUES ($1, $2, $3, $4)"
 _REMOVE_KEYS = "DELETE FROM signing_keys WHERE kid = ANY($1)"
+_REVOKE_KEY = "DELETE FROM signing_keys WHERE kid = $1 RETURNING kid AS id, '' AS user_id, sign_from"
+# $1: when the revoked key's turn began. Its successor may have been at work already.
+_NEXT_TURN = """
+    UPDATE signing_keys SET sign_from = $2
+    WHERE sign_from = (SELECT min(sign_from) FROM signing_keys WHERE sign_from > $1) AND sign_from > $2"""
 _HASTEN_KEY = "UPDATE signing_keys SET sign_from = greatest($1, create_time + $2) WHERE sign_from > $1"
 
 
@@ -262,6 +267,18 @@ class SigningKeys:
     async def hasten(self, now: datetime) -> None:
         """Makes it the next key's turn, now or as soon as it has been published long enough."""
         await self._database.execute(_HASTEN_KEY, now, KEY_NOTICE)
+
+    async def revoke(self, kid: str, now: datetime, outbox: Outbox) -> bool:
+        """Removes a key, has everybody told, and makes it the next one's turn. Returns whether there was such a key."""
+        async with outbox.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _ROTATION_LOCK)
+            revoked = await connection.fetchrow(_REVOKE_KEY, kid)
+            if revoked is None:
+                return False
+            if revoked["sign_from"] <= now:
+                await connection.execute(_NEXT_TURN, revoked["sign_from"], now)
+            await tell_of_ends(outbox, connection, [revoked])
+        return True
 
 
 def _user(row: asyncpg.Record) -> User:

@@ -6,11 +6,13 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
+import jwt
 import pytest
 from google.protobuf import json_format
 from user.v1 import user_pb2, user_pb2_grpc
@@ -23,7 +25,7 @@ from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.user.admin import FirstAdmin
 from services.user.authentication import Authentication
-from services.user.domain import KEY_NOTICE, ROLES
+from services.user.domain import ACCESS_TOKEN_LIFETIME, KEY_NOTICE, ROLES
 from services.user.keys import KeyRing
 from services.user.passwords.domain import Limits
 from services.user.passwords.hashing import Passwords
@@ -33,8 +35,9 @@ from services.user.service import SessionService
 from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import As, identity, serving
-from tests.issuer import AUDIENCE, ISSUER, Heard
+from tests.issuer import AUDIENCE, CLAIMS, ISSUER, Heard
 
+SECRET = "a secret of the test alone"
 EMAIL, PASSWORD = "admin@example.com", "correct horse battery"
 
 
@@ -108,7 +111,7 @@ async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path)
         bus = await stack.enter_async_context(open_bus(nats_url, identity(certificates, "user")))
         outbox = Outbox("user", database, bus)
         users, sessions, passwords = Users(database, outbox), Sessions(database, outbox), Passwords()
-        ring = KeyRing(SigningKeys(database), "a secret of the test alone")
+        ring = KeyRing(SigningKeys(database), SECRET)
         throttle = Throttle(Attempts(database), Limits())
         authentication = Authentication(users, sessions, passwords, throttle, ring, ISSUER, AUDIENCE)
         service = SessionService(authentication, sessions, ring)
@@ -148,6 +151,36 @@ async def test_a_rotation_is_not_noticed_and_a_key_never_heard_of_is_fetched(bot
     refreshing = asyncio.create_task(both.keys.run())
     await both.tokens.verify((await both.log_in()).access_token)
     refreshing.cancel()
+
+
+async def test_no_token_is_refused_in_its_life_while_keys_are_rotated_under_traffic(both: Both) -> None:
+    lagging = KeyRing(SigningKeys(both.database), SECRET)
+    issued: list[str] = []
+    refused: list[Exception] = []
+
+    async def traffic() -> None:
+        while True:
+            now = datetime.now(UTC)
+            for ring in (both.ring, lagging):
+                times = {"iat": int(now.timestamp()), "exp": int((now + ACCESS_TOKEN_LIFETIME).timestamp())}
+                issued.append(ring.sign({**CLAIMS, **times, "jti": f"t{len(issued)}"}, now))
+                try:
+                    await both.tokens.verify(issued[-1])
+                except InvalidToken as error:
+                    refused.append(error)
+            await asyncio.sleep(0)
+
+    await lagging.refresh()
+    clients = asyncio.create_task(traffic())
+    for _ in range(4):
+        await both.rotate()
+        await both.keys.refresh()  # as within a minute, and a key signs after five
+        await lagging.refresh()
+    clients.cancel()
+    assert not refused
+    assert len({jwt.get_unverified_header(one)["kid"] for one in issued}) > 3
+    for one in issued:
+        await both.tokens.verify(one)
 
 
 @pytest.mark.parametrize(

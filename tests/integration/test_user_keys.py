@@ -3,15 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jwt
 import pytest
 
+from services.runtime.bus import Bus, open_bus
+from services.runtime.outbox import Outbox
 from services.runtime.postgres import Database, open_database
 from services.user.domain import ACCESS_TOKEN_LIFETIME, KEY_AGE, KEY_GRACE, KEY_NOTICE, SigningKeysUnavailable
 from services.user.keys import KeyRing, WrongSecret
+from services.user.rotate import RevokeSettings, revoke
 from services.user.store import SigningKeys
 from tests.integration.conftest import FreshDatabase
+from tests.integration.serving import identity
+from tests.waiting import eventually
 
 SECRET = "a secret of the test alone"
 
@@ -20,6 +26,12 @@ SECRET = "a secret of the test alone"
 async def database(fresh_database: FreshDatabase) -> AsyncIterator[Database]:
     async with open_database(fresh_database("user")) as database:
         yield database
+
+
+@pytest.fixture
+async def bus(nats_url: str, certificates: Path) -> AsyncIterator[Bus]:
+    async with open_bus(nats_url, identity(certificates, "user")) as bus:
+        yield bus
 
 
 async def ring(database: Database) -> KeyRing:
@@ -92,3 +104,67 @@ async def test_before_the_keys_are_read_nothing_is_signed_or_published(database:
         keys.published()
     with pytest.raises(SigningKeysUnavailable):
         await keys.ready()
+
+
+async def revoked(database: Database, kid: str, bus: Bus) -> bool:
+    return await SigningKeys(database).revoke(kid, datetime.now(UTC), Outbox("user", database, bus))
+
+
+async def test_after_a_revoked_key_the_next_one_signs_at_once_and_everybody_is_told(
+    database: Database, bus: Bus
+) -> None:
+    keys = await ring(database)
+    leaked = kid_of(keys.sign({}, datetime.now(UTC)))
+    [successor] = kids(keys) - {leaked}
+    assert await revoked(database, leaked, bus)
+    await keys.refresh()
+    assert kid_of(keys.sign({}, datetime.now(UTC))) == successor
+    assert leaked not in kids(keys)
+    assert len(kids(keys)) == 2
+    [told] = await database.fetch("SELECT subject FROM outbox")
+    assert told["subject"] == f"session.{leaked}"
+    assert not await revoked(database, leaked, bus)
+
+
+async def test_a_key_whose_turn_has_not_come_or_is_over_can_be_revoked_without_changing_turns(
+    database: Database, bus: Bus
+) -> None:
+    keys = await ring(database)
+    first = kid_of(keys.sign({}, datetime.now(UTC)))
+    [waiting] = kids(keys) - {first}
+    assert await revoked(database, waiting, bus)
+    await keys.refresh()
+    assert kid_of(keys.sign({}, datetime.now(UTC))) == first
+    await pass_time(database, KEY_AGE)
+    await keys.refresh()
+    second = kid_of(keys.sign({}, datetime.now(UTC)))
+    assert second not in (first, waiting)
+    assert await revoked(database, first, bus)
+    await keys.refresh()
+    assert kid_of(keys.sign({}, datetime.now(UTC))) == second
+
+
+async def test_replicas_hear_of_a_revoked_key_and_make_others_where_none_is_left(
+    fresh_database: FreshDatabase, nats_url: str, certificates: Path
+) -> None:
+    url = fresh_database("user")
+    who = identity(certificates, "user")
+    settings = RevokeSettings(database_url=url, nats_url=nats_url, tls_cert=who.cert, tls_key=who.key, tls_ca=who.ca)
+    async with open_database(url) as database, open_bus(nats_url, who) as bus:
+        replicas = [await ring(database) for _ in range(2)]
+        tasks = [asyncio.create_task(one.run()) for one in replicas]
+        for one in replicas:
+            await one.hear(bus)
+        leaked = kids(replicas[0])
+        for kid in leaked:
+            assert await revoke(settings, kid)
+        assert not await revoke(settings, "unheard-of")
+        for one in replicas:
+
+            async def is_renewed(one: KeyRing = one) -> bool:
+                return kids(one).isdisjoint(leaked) and kid_of(one.sign({}, datetime.now(UTC))) not in leaked
+
+            await eventually(is_renewed, 20)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
