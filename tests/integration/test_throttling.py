@@ -20,6 +20,7 @@ from services.user.passwords.throttling import Throttle
 from tests.integration.conftest import FreshDatabase
 from tests.integration.serving import detail, reason, trailers
 from tests.integration.users import PASSWORD, House, open_house, refused
+from tests.waiting import eventually
 
 FREE = 5
 FREE_OF_ADDRESS = 20
@@ -138,6 +139,36 @@ async def test_whoever_logs_in_many_times_at_once_with_the_right_password_does_n
         await guess(house, user.email)
     await asyncio.gather(*(log_in(house, user.email, PASSWORD) for _ in range(4 * FREE)))
     assert await failures(house, domain.account(user.email)) == 0
+
+
+async def test_whoever_comes_while_the_last_free_attempt_is_checked_waits_for_what_becomes_of_it(house: House) -> None:
+    class Asked(Attempts):
+        times = 0
+
+        async def wait(self, account: bytes, origin: bytes, per_origin: int) -> float:
+            seconds = await super().wait(account, origin, per_origin)
+            self.times += 1
+            return seconds
+
+    attempts, email, released = Asked(house.database), new_id("x"), asyncio.Event()
+    throttle = Throttle(attempts, Slow(1, FREE_OF_ADDRESS))
+
+    async def right() -> None:
+        async with throttle.attempt(email, "192.0.2.11"):
+            await released.wait()
+
+    async def counted() -> bool:
+        return await failures(house, domain.account(email)) == 1
+
+    async def asked() -> bool:
+        return attempts.times == 4
+
+    first = asyncio.create_task(right())
+    await eventually(counted)
+    others = [asyncio.create_task(right()) for _ in range(3)]
+    await eventually(asked)
+    released.set()
+    await asyncio.gather(first, *others)
 
 
 async def test_failures_are_forgotten_a_quarter_of_an_hour_after_the_last_wait(house: House) -> None:

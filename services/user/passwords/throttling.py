@@ -22,19 +22,27 @@ class Throttle:
         self._waits = limits.waits
         self._per_address = limits.failures_per_address
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._trying: set[bytes] = set()
+        """Accounts whose turn somebody has: what is counted of these may be a log-in that will succeed."""
 
     @asynccontextmanager
     async def attempt(self, email: str, address: str) -> AsyncIterator[None]:
         """Lets somebody try a password: raising says that it is the wrong one. Raises TooManyAttempts."""
         account, origin = domain.account(email), domain.origin(address)
-        if (wait := await self._attempts.wait(account, origin, self._per_address)) > 0:
+        tried = account in self._trying
+        wait = await self._attempts.wait(account, origin, self._per_address)
+        if wait > 0 and not tried and account not in self._trying:
             raise TooManyAttempts(wait)  # a flood of guesses costs no more than this
         async with self._turns.setdefault(account, asyncio.Lock()):
-            await self._count(origin)
-            if not await self._attempts.count_failure(account, self._waits):
-                raise TooManyAttempts(await self._attempts.wait(account, origin, self._per_address))
-            yield
-            await self._attempts.forgive(account, origin)
+            self._trying.add(account)
+            try:
+                await self._count(origin)
+                if not await self._attempts.count_failure(account, self._waits):
+                    raise TooManyAttempts(await self._attempts.wait(account, origin, self._per_address))
+                yield
+                await self._attempts.forgive(account, origin)
+            finally:
+                self._trying.remove(account)
 
     @asynccontextmanager
     async def attempt_from(self, address: str) -> AsyncIterator[None]:
