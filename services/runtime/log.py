@@ -18,6 +18,8 @@ from services.runtime.errors import Error
 in_band: ContextVar[str] = ContextVar("in_band", default="OK")
 """The outcome of the current call if it raises nothing: its handler may tell the client of an error by itself."""
 
+_CAREFUL = {"services", "authz", "nats"}
+"""Whose exceptions quote nothing. Those of this repository have to see to it that they do not."""
 _SYSTEM = {"builtins", "socket", "ssl"}
 """Where the errors of the operating system are from. (Those that libraries derive from them quote URLs, say.)"""
 _LONGEST = 300
@@ -78,7 +80,7 @@ def brief(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     kind = type(error).__module__
     library = kind.partition(".")[0]
-    if isinstance(error, Error) or library == "nats" or (isinstance(error, OSError) and kind in _SYSTEM):
+    if isinstance(error, Error) or library in _CAREFUL or (isinstance(error, OSError) and kind in _SYSTEM):
         return str(error)
     if library == "asyncpg":
         # Of asyncpg itself: it quotes the arguments that it cannot send.
