@@ -69,9 +69,14 @@ class Publisher:
     asked: int = 0
     failures: int = 0
     """How many of the first times that it is asked it cannot be reached."""
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.go_on.set()
 
     async def fetch(self) -> bytes:
         self.asked += 1
+        await self.go_on.wait()
         await asyncio.sleep(0)
         if self.asked <= self.failures:
             raise OSError("unreachable")
@@ -82,7 +87,7 @@ class Heard(Revocations):
     """What ended, as the test says, without NATS."""
 
     def __init__(self) -> None:
-        super().__init__(Bus("tls://nowhere", ssl.create_default_context()))
+        super().__init__(Bus("tls://nowhere", ssl.create_default_context))
         self.read = True
         self.connected = True
 
