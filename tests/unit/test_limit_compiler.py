@@ -1,5 +1,6 @@
 """The limits of requests that envoy/rate_limits.yaml has."""
 
+import re
 from typing import Any, get_args
 
 import pytest
@@ -36,6 +37,15 @@ def test_a_class_without_its_numbers_is_named(numbers: Any) -> None:
 def test_a_user_may_do_no_more_than_an_address() -> None:
     limits = choose(TABLES, "production")
     assert all(numbers["user"] <= numbers["address"] for numbers in limits.values())
+
+
+def test_operators_are_told_the_numbers_of_production() -> None:
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert told == [
+        (rate_class, str(numbers["address"]), str(numbers["user"]))
+        for rate_class, numbers in choose(TABLES, "production").items()
+    ]
 
 
 def test_each_user_has_a_bucket_of_their_own_for_each_class() -> None:
