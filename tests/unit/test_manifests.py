@@ -39,9 +39,8 @@ class Manifests:
 
     def __init__(self, variant: tuple[str, ...]) -> None:
         self.documents = _rendered(variant)
-        self.production = variant[0] == "production"
         self.limited = "ratelimit" in variant
-        self.public_ports = [(8443, "TCP")] if self.production else [(8080, "TCP"), (8443, "TCP")]
+        self.public_ports = [(8080, "TCP"), (8443, "TCP")]
 
     def of(self, *kinds: str) -> dict[str, Document]:
         """The resources of these kinds, by name."""
