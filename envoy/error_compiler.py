@@ -1,6 +1,6 @@
 """Compiles errors.yaml into mappers of Envoy's local replies: its own errors, in the one shape of the API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Mapper = dict[str, Any]
@@ -21,8 +21,11 @@ def _mappers(
     grpc_code: int | None = None,
     granted: bool = False,
     headers: Mapping[str, str] | None = None,
-) -> tuple[Mapper, Mapper]:
-    is_status = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"edge.error.{status}"}}
+    made_as: int = 0,
+    retry_after: Sequence[int] = (),
+) -> list[Mapper]:
+    made_as = made_as or status
+    is_status = {"op": "EQ", "value": {"default_value": made_as, "runtime_key": f"edge.error.{made_as}"}}
     conditions: list[Condition] = [{"status_code_filter": {"comparison": is_status}}]
     if granted:
         conditions.append(_request_header("x-user-rpc", present_match=True))
@@ -48,7 +51,36 @@ def _mappers(
             {"x-request-id": "%UNIQUE_ID%", "x-content-type-options": "nosniff", **(headers or {})}
         ),
     }
-    return grpc, rest
+    mappers = [grpc, *_at_random(rest, retry_after)]
+    if made_as != status:
+        for mapper in mappers:
+            mapper["status_code"] = status
+    return mappers
+
+
+def _at_random(mapper: Mapper, retry_after: Sequence[int]) -> list[Mapper]:
+    """Returns a mapper that says each of these seconds as often as any other: several, of which the first that fits."""
+    if not retry_after:
+        return [mapper]
+    return [
+        {
+            **mapper,
+            "filter": _all([mapper["filter"], _by_chance(1 / left)]) if left > 1 else mapper["filter"],
+            "headers_to_add": [*mapper["headers_to_add"], *_headers({"retry-after": str(seconds)})],
+        }
+        for left, seconds in zip(range(len(retry_after), 0, -1), retry_after, strict=True)
+    ]
+
+
+def _by_chance(share: float) -> Condition:
+    parts = {"numerator": round(share * 10_000), "denominator": "TEN_THOUSAND"}
+    return {
+        "runtime_filter": {
+            "runtime_key": "edge.error.chance",
+            "percent_sampled": parts,
+            "use_independent_randomness": True,
+        }
+    }
 
 
 def _headers(headers: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -61,7 +61,9 @@ def render(environment: str, values: Mapping[str, str], out: Path) -> None:
     reached = {method.server for method in methods if method.access != "none"}
     services = sorted(reached | set(settings["OTHER_CLUSTERS"]))
     contract_file = f"contract-{hashlib.sha256(binary).hexdigest()[:12]}.binpb"
+    admission = (_SOURCES / "admission.yaml").read_text()
     derived = {
+        "ADMISSION": [yaml.safe_load(_for_service(admission, service)) for service in sorted(reached)],
         "CONTRACT_FILE": contract_file,
         "ERRORS": compile_errors(_load("errors.yaml")),
         "LIMITS_BY_ADDRESS": compile_descriptors(limits, "address"),

@@ -23,6 +23,7 @@ _TYPE = "type.googleapis.com/"
 _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
+_ON = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "config": {}}
 # Of requests that no method is behind: what they cost is least.
 _NO_METHOD: RateClass = "read"
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
@@ -46,8 +47,6 @@ _WAIT_FOR_AUTHZ = {
     "timeout": "5s",
     "initial_metadata": [{"key": "x-envoy-retry-on", "value": "reset"}],
 }
-# What authz is shown of a request, beside its headers: the transcoder takes JSON that it should not.
-_JSON_BODY = {"max_request_bytes": 1024 * 1024, "allow_partial_message": False, "pack_as_bytes": True}
 # Bytes of a client stream that are kept until a replica has taken the call, to be sent again to another: more than
 # comes before flow control stops the client.
 _KEPT_FOR_RETRY = 512 * 1024
@@ -155,8 +154,8 @@ def _filters(method: Method, binding: Binding | None = None) -> Route:
     settings: Route = {"context_extensions": {"rpc": method.rpc}}
     if binding is not None and not method.client_streaming:
         settings["context_extensions"]["body"] = binding.body
-        if binding.body:
-            settings["with_request_body"] = _JSON_BODY
+    else:  # a message, or a file: nothing that authz can read
+        settings["disable_request_body_buffering"] = True
     if method.query_token:
         settings["grpc_service"] = _WAIT_FOR_AUTHZ
     check = {
@@ -164,4 +163,6 @@ def _filters(method: Method, binding: Binding | None = None) -> Route:
         "check_settings": settings,
     }
     unlimited = {"envoy.filters.http.body_size_limit": _OFF} if method.client_streaming else {}
-    return {"envoy.filters.http.ext_authz": check, **unlimited}
+    stream = method.client_streaming or method.server_streaming
+    admitted = {} if stream else {"envoy.filters.http.buffer": _ON, f"admission_{method.server}": _ON}
+    return {"envoy.filters.http.ext_authz": check, **unlimited, **admitted}

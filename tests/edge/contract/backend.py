@@ -145,9 +145,9 @@ def _options(headers: Mapping[str, str]) -> Iterable[authz.HeaderValueOption]:
 
 
 @contextmanager
-def serving(backend: Backend, certificates: Path, ports: Mapping[str, int]) -> Iterator[None]:
+def serving(backend: Backend, certificates: Path, ports: Mapping[str, int], workers: int = 16) -> Iterator[None]:
     """Serves every service on a port of its own, with its own certificate, to peers of the mesh only."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), handlers=[backend], options=OPTIONS)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), handlers=[backend], options=OPTIONS)
     for service, port in ports.items():
         pair = ((certificates / f"{service}.key").read_bytes(), (certificates / f"{service}.pem").read_bytes())
         credentials = grpc.ssl_server_credentials([pair], (certificates / "ca.pem").read_bytes(), True)
