@@ -52,6 +52,9 @@ class _Expected(NamedTuple):
     query_token: bool
 
 
+_NOTHING = _Expected(None, "", (), Fields({}), query_token=False)
+
+
 class Requests:
     """The contract's HTTP bindings, as far as they take queries and JSON."""
 
@@ -61,7 +64,7 @@ class Requests:
         for file in descriptor_pb2.FileDescriptorSet.FromString(contract.read_bytes()).file:
             pool.Add(file)
         forms = Forms()
-        self._expected = {
+        self._expected: Mapping[tuple[str, str | None], _Expected] = {
             (method.rpc, binding.body): _compile(
                 pool.FindMessageTypeByName(method.request_type), forms, method, binding
             )
@@ -71,21 +74,20 @@ class Requests:
         }
 
     def require_strict(self, method: Method, body_field: str | None, http: Request) -> None:
-        """Lets pass what the contract describes. Of gRPC clients and uploads (no `body_field`) there is nothing to see.
+        """Lets pass what the contract describes. Where there is no `body_field` (uploads, gRPC) the body is not shown.
 
         Raises InvalidRequest or UnsupportedMediaType.
         """
-        if body_field is None:
-            return
-        expected = self._expected[method.rpc, body_field]
+        expected = self._expected.get((method.rpc, body_field), _NOTHING)
         problems = Problems()
         _, _, query = http.path.partition("?")
         if query:
             _check_query(query, expected, problems)
-        if body := http.raw_body:
-            _check_body(body, headers(http, "content-type"), expected, problems)
-        elif expected.required:
-            problems.extend(FieldViolation(name, "is required") for name in expected.required)
+        if body_field is not None:
+            if body := http.raw_body:
+                _check_body(body, headers(http, "content-type"), expected, problems)
+            elif expected.required:
+                problems.extend(FieldViolation(name, "is required") for name in expected.required)
         if problems:
             raise InvalidRequest(*problems)
 

@@ -251,10 +251,18 @@ def test_what_is_repeated_to_strangers_is_short_and_plain() -> None:
     assert field == "???<"
 
 
-def test_of_grpc_clients_and_uploads_nothing_is_read() -> None:
-    http = external_auth_pb2.AttributeContext.HttpRequest(path="/x?colour=red", raw_body=b"rubbish")
+def test_of_grpc_clients_and_uploads_the_body_is_not_read() -> None:
+    http = external_auth_pb2.AttributeContext.HttpRequest(path=CREATE_PAYMENT, raw_body=b"rubbish")
     REQUESTS.require_strict(METHODS[CREATE_PAYMENT], None, http)
     assert refused(UPLOAD, b"--x--", "", "multipart/form-data; boundary=x") == []
+
+
+def test_nor_do_they_have_a_query() -> None:
+    assert refused(UPLOAD, b"", "kind=PASSPORT") == [("kind", "is not known")]
+    assert refused(UPLOAD, b"", "content.data=AAAA") == [("content.data", "is not known")]
+    http = external_auth_pb2.AttributeContext.HttpRequest(path=f"{CREATE_PAYMENT}?payeeId=x")
+    with pytest.raises(InvalidRequest):
+        REQUESTS.require_strict(METHODS[CREATE_PAYMENT], None, http)
 
 
 def test_a_type_without_a_strict_form_is_told_at_the_start() -> None:
