@@ -50,6 +50,8 @@ class Edge:
         for name, value in headers:
             http.header_map.headers.add(key=name, raw_value=value.encode())
         request.attributes.context_extensions["rpc"] = rpc
+        if "?" in path:
+            request.attributes.context_extensions["body"] = ""  # as of REST, which alone has queries
         return await self._stub.Check(request)
 
     async def granted(self, rpc: str, *headers: tuple[str, str], path: str = "/") -> external_auth_pb2.OkHttpResponse:
