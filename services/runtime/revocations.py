@@ -26,6 +26,8 @@ LOOK_SECONDS = 2.0
 """How long an end may go unnoticed that was not heard, though NATS could be reached."""
 
 _MAY_GO_ON = ("key_", "usr_")
+_ANSWER_SECONDS = 1.0
+"""How long NATS may take to say how far the stream is: what is asked just before it dies is never answered."""
 _BATCH = 500
 _FETCH_SECONDS = 5.0
 _READER_SECONDS = 30.0
@@ -144,7 +146,7 @@ class Revocations:
             if another and self._stream_made is not None:
                 await self._write_again([one for one in self._ended if one not in seen])
             self._stream_made = stream.created
-        except nats.errors.Error as error:
+        except (nats.errors.Error, TimeoutError) as error:
             self._bus.forget(SESSION)
             raise BusUnavailable from error
         return False

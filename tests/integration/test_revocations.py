@@ -6,17 +6,19 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import nats.errors
 import pytest
 
-from scripts.stack import nats
+from scripts.stack import nats as servers
 from scripts.stack.folder import run_folder
 from services.runtime import revocations
 from services.runtime.bus import MESSAGE_ID, SESSION, Bus, open_bus
 from services.runtime.ids import new_id
-from services.runtime.revocations import Revocations, SessionEnded
+from services.runtime.revocations import Revocations, RevocationsUnavailable, SessionEnded
 from tests.integration.conftest import FreshDatabase
 from tests.integration.events.hearing import relaying
 from tests.integration.nats_server import Gate, Server
@@ -125,7 +127,7 @@ async def test_whoever_starts_later_knows_what_ended_before(bus: Bus, monkeypatc
 
 async def test_what_ended_long_ago_is_neither_read_nor_remembered(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocations, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(revocations, "REMEMBERED", revocations.REMEMBERED / 660)  # a second
+    monkeypatch.setattr(revocations, "REMEMBERED", timedelta(seconds=1))
     old = new_id("ses")
     await end(bus, old)
     async with following(bus) as follower:
@@ -179,7 +181,7 @@ async def test_what_ends_while_a_follower_cannot_reach_nats_is_known_to_it_after
     async with AsyncExitStack() as stack:
         gate = Gate(server.port)
         port = await stack.enter_async_context(gate.serving())
-        followed = await stack.enter_async_context(open_bus(nats.url(port), identity(certificates, "payment")))
+        followed = await stack.enter_async_context(open_bus(servers.url(port), identity(certificates, "payment")))
         follower = await stack.enter_async_context(following(followed))
         before = [new_id("ses") for _ in range(5)]
         for session_id in before:
@@ -198,6 +200,77 @@ async def test_what_ends_while_a_follower_cannot_reach_nats_is_known_to_it_after
         after = new_id("ses")
         await end(bus, after)
         await heard(follower, *before, meanwhile, after)
+
+
+async def test_who_notices_that_nats_lost_its_disk_writes_what_ended_again_for_those_who_start_later(
+    server: Server, bus: Bus, certificates: Path
+) -> None:
+    before = [new_id("ses") for _ in range(5)]
+    async with following(bus) as one, AsyncExitStack() as stack:
+        another = await stack.enter_async_context(open_bus(server.url, identity(certificates, "authz")))
+        other = await stack.enter_async_context(following(another))
+        for session_id in before:
+            await end(bus, session_id)
+        await heard(one, *before)
+        await heard(other, *before)
+        server.kill()
+        server.wipe()
+        server.start()
+        await eventually(partial(stored, bus, len(before)), 20)
+    async with following(bus) as later:
+        await heard(later, *before)
+        assert await stored(bus, len(before))  # each once, whoever wrote it
+
+
+async def stored(bus: Bus, ends: int) -> bool:
+    """Tells whether the stream has so many ends."""
+    try:
+        return (await (await bus.stream(SESSION)).stream_info(SESSION)).state.messages == ends
+    except nats.errors.Error:
+        bus.forget(SESSION)
+        return False
+
+
+async def test_nothing_is_said_to_be_open_before_the_stream_was_read_and_then_nats_may_go(
+    server: Server, certificates: Path
+) -> None:
+    server.kill()
+    async with open_bus(server.url, identity(certificates, "authz")) as bus, following(bus) as follower:
+        with pytest.raises(RevocationsUnavailable):
+            await follower.ready()
+        server.start()
+
+        async def is_ready() -> bool:
+            await follower.ready()
+            return True
+
+        await eventually(is_ready, 20)
+        server.kill()
+        await follower.ready()
+        server.start()
+        await heard_of(follower, bus)
+
+
+async def test_an_api_key_and_a_user_may_go_on_after_a_while_and_what_ended_is_told(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "ANEW_SECONDS", 3600.0)
+    told: list[str] = []
+    async with following(bus) as follower:
+        follower.listen(told.append)
+        key_id, user_id = new_id("key"), new_id("usr")
+        closed: list[str] = []
+        follower.watch(key_id, partial(closed.append, "stream"))
+        for one in (key_id, user_id):
+            await end(bus, one)
+        await heard(follower, key_id, user_id)
+        assert closed == ["stream"]
+        assert {key_id, user_id} <= set(told)
+        monkeypatch.setattr(revocations, "ANEW_SECONDS", 0.0)
+        for one in (key_id, user_id):
+            follower.require_open(one)
+            assert follower.event(one) is not None
+        assert follower.event(new_id("usr")) is None
 
 
 async def test_whoever_starts_while_nats_is_away_follows_as_soon_as_it_is_there(
