@@ -39,6 +39,7 @@ class Manifests:
 
     def __init__(self, variant: tuple[str, ...]) -> None:
         self.documents = _rendered(variant)
+        self.production = variant[0] == "production"
         self.limited = "ratelimit" in variant
         self.public_ports = [(8080, "TCP"), (8443, "TCP")]
 
