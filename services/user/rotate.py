@@ -9,6 +9,8 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 
+import uvloop
+
 from services.runtime import config
 from services.runtime.bus import MESSAGE_ID, SESSION, BusUnavailable, open_bus
 from services.runtime.config import BusSettings, DatabaseSettings, TlsSettings
@@ -58,8 +60,8 @@ def main() -> None:
     parser.add_argument("--revoke", metavar="KID", help="the id of a key that has leaked")
     kid = parser.parse_args().revoke
     if kid is None:
-        asyncio.run(rotate(config.load(DatabaseSettings)))
-    elif not asyncio.run(revoke(config.load(RevokeSettings), kid)):
+        uvloop.run(rotate(config.load(DatabaseSettings)))
+    elif not uvloop.run(revoke(config.load(RevokeSettings), kid)):
         sys.exit(f"There is no signing key {kid}")
 
 

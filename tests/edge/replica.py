@@ -1,4 +1,4 @@
-"""A second replica of a service of the native stack, which the edge knows of."""
+"""A second replica of a server of the native stack, which the edge knows of."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from scripts.stack import ports
-from scripts.stack.processes import services
+from scripts.stack.processes import edge, services
 from services.runtime import probe
 from tests.edge.stack import Stack
 from tests.waiting import wait_until
@@ -18,7 +18,8 @@ from tests.waiting import wait_until
 @contextmanager
 def second_replica(stack: Stack, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """Runs one for a while, with the edge sending it its share."""
-    first = next(process for process in services(stack.settings) if process.name == name)
+    every = (*edge(stack.settings), *services(stack.settings))
+    first = next(process for process in every if process.name == name)
     port, health = ports.free(2)
     addresses = {"LISTEN_ADDRESS": f"127.0.0.1:{port}", "HEALTH_ADDRESS": f"127.0.0.1:{health}"}
     with (stack.settings.folder.logs / f"{name}_2.log").open("wb") as log:
