@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from services.runtime.contract import ContractError
-from services.runtime.errors import FieldViolation
+from services.runtime.errors import MOST_FIELDS, FieldViolation
 
-MOST_PROBLEMS = 10
-"""As many are told: who sends a thousand learns no more from the rest."""
 _LONGEST_NAME = 64
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,19})")
@@ -34,7 +32,7 @@ class Problems(list[FieldViolation]):
     @property
     def full(self) -> bool:
         """Whether to look no further."""
-        return len(self) >= MOST_PROBLEMS
+        return len(self) >= MOST_FIELDS
 
 
 class Twice(NamedTuple):

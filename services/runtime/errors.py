@@ -14,6 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+MOST_FIELDS = 10
+"""Of what is wrong with a request, as much is told."""
+_LONGEST = 500
+
+
+def short(value: object) -> str:
+    """Returns a value as it is told: errors travel in headers, and what came with a request may be longer than any."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -58,7 +68,7 @@ class Error(Exception):
         preconditions: Sequence[PreconditionViolation] = (),
         **metadata: object,
     ) -> None:
-        self.metadata = {name: str(value) for name, value in metadata.items()}
+        self.metadata = {name: short(value) for name, value in metadata.items()}
         self.fields = fields
         self.preconditions = preconditions
         super().__init__(self.message.format(**self.metadata))
@@ -143,6 +153,7 @@ class InvalidRequest(InvalidArgument):
     message = "The request is not valid: {problems}."
 
     def __init__(self, *fields: FieldViolation) -> None:
+        fields = fields[:MOST_FIELDS]
         problems = "; ".join(f"{one.field} {one.description}" if one.field else one.description for one in fields)
         super().__init__(fields=fields, problems=problems)
 

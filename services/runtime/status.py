@@ -7,7 +7,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from services.runtime.errors import DeadlineExceeded, Error, Unavailable
+from services.runtime.errors import DeadlineExceeded, Error, Unavailable, short
 
 DOMAIN = "drawbridge"
 DETAILS = "grpc-status-details-bin"
@@ -57,7 +57,9 @@ def to_proto(error: Error) -> status_pb2.Status:
     if error.fields:
         bad_request = error_details_pb2.BadRequest()
         for field in error.fields:
-            bad_request.field_violations.add(field=field.field, description=field.description, reason=field.reason)
+            bad_request.field_violations.add(
+                field=field.field, description=short(field.description), reason=field.reason
+            )
         proto.details.add().Pack(bad_request)
     if error.preconditions:
         failure = error_details_pb2.PreconditionFailure()

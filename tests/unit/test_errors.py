@@ -65,3 +65,14 @@ def test_every_error_has_a_code_a_reason_and_a_message_of_one_line() -> None:
         assert 1 <= error.code <= 16, error
         assert error.reason == error.reason.upper()
         assert "\n" not in error.message
+
+
+def test_what_came_with_a_request_is_not_repeated_at_any_length() -> None:
+    fields = [FieldViolation(f"lines[{place}].description", "x" * 100_000) for place in range(100)]
+    for error in (PaymentNotFound(payment_id="\U0001f642" * 900_000), InvalidRequest(*fields)):
+        assert status.to_proto(error).ByteSize() < 16 * 1024  # what gRPC takes of headers
+
+
+def test_of_much_that_is_wrong_some_is_told() -> None:
+    error = InvalidRequest(*(FieldViolation(f"lines[{place}]", "is wrong") for place in range(100)))
+    assert [one.field for one in error.fields] == [f"lines[{place}]" for place in range(10)]
