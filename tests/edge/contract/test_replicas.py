@@ -1,8 +1,10 @@
 """A service at several addresses: one that cannot be reached costs no request."""
 
+import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import httpx
@@ -14,6 +16,8 @@ from services.runtime.contract import Method
 from tests.edge.contract.backend import Backend, serving
 from tests.edge.contract.edge import AUTHORIZED, CONTRACT, running, server_ports
 from tests.waiting import wait_until
+
+LIST = "/payment.v1.AccountService/ListAccounts"
 
 
 @pytest.mark.parametrize("service", ["payment", "authz"])
@@ -38,6 +42,40 @@ def test_the_last_replica_is_always_tried(certificates: Path, methods: Mapping[s
             assert httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED).status_code == 503
         assert edge.stat("cluster.authz.outlier_detection.ejections_enforced_total") == 0
         assert edge.stat("cluster.authz.upstream_cx_connect_fail") > 5  # with what is tried again
+
+
+def test_a_replica_that_only_refuses_is_passed_over_and_one_that_answers_in_between_is_not(
+    methods: Mapping[str, Method], certificates: Path, tmp_path: Path
+) -> None:
+    services = server_ports(methods)
+    good, bad = Backend(CONTRACT, methods), Backend(CONTRACT, methods)
+    [other] = ports.free(1, but=[*services.values()])
+    ejections = "cluster.payment.outlier_detection.ejections_enforced_total"
+    busy = itertools.cycle([False, True, True, True])
+
+    def refuse(context: grpc.ServicerContext) -> NoReturn:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+
+    def refuse_most(context: grpc.ServicerContext) -> list[Message]:
+        return refuse(context) if next(busy) else [good.message("payment.v1.ListAccountsResponse")]
+
+    with (
+        serving(good, certificates, services),
+        serving(bad, certificates, {"payment": other}),
+        running(tmp_path, certificates, services) as edge,
+        httpx.Client(base_url=edge.url, headers=AUTHORIZED) as client,
+    ):
+        edge.add_replicas("payment", other)
+
+        def is_ejected() -> bool:
+            client.get("/api/v1/accounts")
+            return edge.stat(ejections) > 0
+
+        with bad.answering(LIST, refuse), good.answering(LIST, refuse_most):
+            wait_until(is_ejected, "it is not passed over")
+            assert {client.get("/api/v1/accounts").status_code for _ in range(20)} == {200, 503}
+        assert edge.stat(ejections) == 1
+        assert len(good.calls) > len(bad.calls) >= 50
 
 
 def test_a_call_that_a_server_drops_as_it_stops_is_made_again(backend: Backend, client: httpx.Client) -> None:
