@@ -25,6 +25,9 @@ from services.runtime.config import BusSettings, ServerSettings
 from services.runtime.revocations import Revocations
 from services.runtime.tls import Identity
 
+MOST_CHECKS = 2000
+"""At once. More wait for a service that does not answer; the edge refuses them with 503."""
+
 
 class Settings(ServerSettings, BusSettings):
     """What authz needs to know."""
@@ -60,7 +63,7 @@ async def main(settings: Settings) -> None:
         users = api_key_pb2_grpc.ApiKeyServiceStub(clients.connect("user", settings.user_address, identity, methods))
         api_keys = ApiKeys(users.ResolveApiKey, revocations)
         authorization = Authorization(Policy(methods), tokens, api_keys, Requests(settings.contract, methods))
-        built = grpc.aio.server(options=server.OPTIONS)
+        built = grpc.aio.server(options=server.OPTIONS, maximum_concurrent_rpcs=MOST_CHECKS)
         external_auth_pb2_grpc.add_AuthorizationServicer_to_server(authorization, built)
         background = [revocations.run(), *(one.keys.run() for one in issuers)]
         ready = [issuer.keys.ready, revocations.ready]
