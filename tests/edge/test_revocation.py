@@ -110,4 +110,4 @@ def test_a_signing_key_that_leaked_is_revoked_by_a_command_and_all_its_tokens_wi
     unknown = subprocess.run(
         [*command, kid], cwd=user.directory, env=environment, capture_output=True, text=True, check=False
     )
-    assert (unknown.returncode, unknown.stderr.strip()) == (1, f"There is no signing key {kid}")
+    assert (unknown.returncode, unknown.stderr.splitlines()[-1]) == (1, f"There is no signing key {kid}")

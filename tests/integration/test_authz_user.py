@@ -1,14 +1,11 @@
 """authz and the user service together: what one signs the other believes, over HTTPS with mesh certificates."""
 
 import asyncio
-import ssl
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
@@ -34,47 +31,12 @@ from services.user.passwords.throttling import Throttle
 from services.user.service import SessionService
 from services.user.store import Sessions, SigningKeys, Users
 from tests.integration.conftest import FreshDatabase
+from tests.integration.publisher import Publisher, publishing
 from tests.integration.serving import As, identity, serving
 from tests.issuer import AUDIENCE, CLAIMS, ISSUER, Heard
 
 SECRET = "a secret of the test alone"
 EMAIL, PASSWORD = "admin@example.com", "correct horse battery"
-
-
-class Publisher(ThreadingHTTPServer):
-    """An HTTPS server for peers of the mesh that answers every GET with what it is told to."""
-
-    status = 200
-    body = b""
-
-
-class Answer(BaseHTTPRequestHandler):
-    """What the publisher was told to say."""
-
-    server: Publisher
-
-    def do_GET(self) -> None:  # the standard library's name
-        self.send_response(self.server.status)
-        self.send_header("location", "https://localhost/elsewhere")
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the standard library's name
-        pass
-
-
-@contextmanager
-def publishing(certificates: Path) -> Iterator[Publisher]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(certificates / "edge.pem", certificates / "edge.key")
-    with Publisher(("127.0.0.1", 0), Answer) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @dataclass
@@ -120,7 +82,7 @@ async def both(fresh_database: FreshDatabase, nats_url: str, certificates: Path)
         stack.push_async_callback(edge.close)
         await FirstAdmin(users, passwords, EMAIL, PASSWORD).sign_up()
 
-        publisher = stack.enter_context(publishing(certificates))
+        publisher = stack.enter_context(publishing(certificates, "edge"))
         url = f"https://localhost:{publisher.server_port}/.well-known/jwks.json"
         keys = Keys(partial(download, url, identity(certificates, "authz").context))
         stub: user_pb2_grpc.SessionServiceAsyncStub = user_pb2_grpc.SessionServiceStub(edge.user())
