@@ -22,11 +22,14 @@ def _mappers(
     granted: bool = False,
     headers: Mapping[str, str] | None = None,
     made_as: int = 0,
+    flag: str = "",
     retry_after: Sequence[int] = (),
 ) -> list[Mapper]:
     made_as = made_as or status
     is_status = {"op": "EQ", "value": {"default_value": made_as, "runtime_key": f"edge.error.{made_as}"}}
-    conditions: list[Condition] = [{"status_code_filter": {"comparison": is_status}}]
+    conditions: list[Condition] = [
+        {"response_flag_filter": {"flags": [flag]}} if flag else {"status_code_filter": {"comparison": is_status}}
+    ]
     if granted:
         conditions.append(_request_header("x-user-rpc", present_match=True))
     # A transcoded request looks like gRPC too, but has an original path.
@@ -52,7 +55,7 @@ def _mappers(
         ),
     }
     mappers = [grpc, *_at_random(rest, retry_after)]
-    if made_as != status:
+    if flag or made_as != status:
         for mapper in mappers:
             mapper["status_code"] = status
     return mappers

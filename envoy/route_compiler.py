@@ -162,7 +162,20 @@ def _filters(method: Method, binding: Binding | None = None) -> Route:
         "@type": f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
         "check_settings": settings,
     }
+    # What authz says has to be about this RPC.
+    unasked = {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.fault.v3.HTTPFault",
+        "headers": [
+            {
+                "name": "x-user-rpc",
+                "string_match": {"exact": method.rpc},
+                "invert_match": True,
+                "treat_missing_header_as_empty": True,
+            }
+        ],
+        "abort": {"http_status": 503, "percentage": {"numerator": 100}},
+    }
     unlimited = {"envoy.filters.http.body_size_limit": _OFF} if method.client_streaming else {}
     stream = method.client_streaming or method.server_streaming
     admitted = {} if stream else {"envoy.filters.http.buffer": _ON, f"admission_{method.server}": _ON}
-    return {"envoy.filters.http.ext_authz": check, **unlimited, **admitted}
+    return {"envoy.filters.http.ext_authz": check, "envoy.filters.http.fault": unasked, **unlimited, **admitted}

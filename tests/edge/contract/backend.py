@@ -124,7 +124,11 @@ def headers_of(request: authz.CheckRequest) -> dict[str, str]:
 
 def _denied(body: str) -> authz.CheckResponse:
     denied = authz.DeniedHttpResponse(
-        status=authz.HttpStatus(code=401), headers=_options({"www-authenticate": "Bearer"}), body=body
+        status=authz.HttpStatus(code=401),
+        headers=_options(
+            {"www-authenticate": "Bearer", **({"content-type": "application/json"} if body == DENIAL else {})}
+        ),
+        body=body,
     )
     response = authz.CheckResponse(denied_response=denied)
     response.status.code = grpc.StatusCode.UNAUTHENTICATED.value[0]
