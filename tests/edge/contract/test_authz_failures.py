@@ -108,7 +108,7 @@ class Scene:
         return (self.certificates / "authz.key").read_bytes(), (self.certificates / "authz.pem").read_bytes()
 
     @contextmanager
-    def authz(self) -> Iterator[None]:
+    def running_authz(self) -> Iterator[None]:
         """Runs authz."""
         handler: grpc.RpcMethodHandler[authz.CheckRequest, bytes] = grpc.unary_unary_rpc_method_handler(
             self._check,
@@ -185,7 +185,7 @@ def scene(_backend: Backend, certificates: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_grants_nothing(scene: Scene, name: str) -> None:
-    with scene.authz():
+    with scene.running_authz():
         scene.answer = NONSENSE[name]
         scene.refuses_all()
         scene.answer = honest
@@ -199,7 +199,7 @@ def test_an_authz_that_hangs_grants_nothing(scene: Scene) -> None:
         over.wait(60)
         return honest(request, context)
 
-    with scene.authz():
+    with scene.running_authz():
         scene.answer = hang
         try:
             scene.refuses_all()
@@ -214,7 +214,7 @@ def test_an_authz_that_is_away_grants_nothing_and_is_found_when_it_is_back(scene
     scene.answer = honest
     for _ in range(3):
         scene.refuses_all()
-        with scene.authz():
+        with scene.running_authz():
             wait_until(scene.is_well, "it stays refused", seconds=10)
 
 
