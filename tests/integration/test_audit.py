@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from common.v1 import audit_pb2, audit_pb2_grpc
+from document.v1 import document_pb2
 from payment.v1 import payment_pb2, payment_pb2_grpc
 
 from scripts.stack.settings import SERVICES
@@ -14,6 +15,7 @@ from services.runtime.ids import new_id
 from services.runtime.paging import page
 from services.runtime.postgres import Database, open_database
 from services.runtime.trail import Trail
+from tests.integration.archive import Archive, form, requests, scan
 from tests.integration.auditing import CREATE_PAYMENT, actions, entries, record, somebody
 from tests.integration.billing import issued, pay
 from tests.integration.conftest import FreshDatabase
@@ -57,6 +59,19 @@ async def test_a_request_that_is_sent_again_makes_no_second_entry(house: House) 
     payment = await house.pay(payer, payee, 1, key="k")
     assert await house.pay(payer, payee, 1, key="k") == payment
     assert await actions(house.database, f"payments/{payment.id}") == [(payer, "CreatePayment")]
+
+
+async def test_a_file_that_is_sent_again_makes_no_second_entry_and_reading_it_for_others_none(archive: Archive) -> None:
+    body, stub = form(scan()), archive.sending("usr_1", idempotency_key="k")
+    document = await stub.UploadDocument(requests(body))
+    assert await stub.UploadDocument(requests(body)) == document
+    read = "UPDATE documents SET state = 'REJECTED', sequence = sequence + 1, verify_time = NULL WHERE id = $1"
+    request = document_pb2.VerifyDocumentRequest(document_id=document.id)
+    for stub in (archive.inside(), archive.of("usr_o", "officer")):
+        await archive.database.execute(read, document.id)
+        await stub.VerifyDocument(request)
+    done = await actions(archive.database, f"documents/{document.id}")
+    assert done == [("usr_1", "UploadDocument"), ("usr_o", "VerifyDocument")]
 
 
 async def test_what_is_refused_leaves_no_entry(house: House) -> None:

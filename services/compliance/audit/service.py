@@ -11,6 +11,7 @@ import grpc
 from common.v1 import audit_pb2
 from compliance.v1 import audit_pb2 as service_pb2
 from compliance.v1 import audit_pb2_grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.compliance.audit.domain import UnknownService, require_time
 from services.runtime import paging
@@ -57,9 +58,13 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
 
 def _filter(request: service_pb2.ListAuditEntriesRequest) -> audit_pb2.AuditFilter:
     wanted = audit_pb2.AuditFilter(actor_id=request.actor_id, resource=request.resource, action=request.action)
-    for name, field in (("start_time", "startTime"), ("end_time", "endTime")):
-        if request.HasField(name):
-            time = getattr(request, name)
-            require_time(time.seconds, time.nanos, field)
-            getattr(wanted, name).CopyFrom(time)
+    if request.HasField("start_time"):
+        wanted.start_time.CopyFrom(_time(request.start_time, "startTime"))
+    if request.HasField("end_time"):
+        wanted.end_time.CopyFrom(_time(request.end_time, "endTime"))
     return wanted
+
+
+def _time(time: Timestamp, field: str) -> Timestamp:
+    require_time(time.seconds, time.nanos, field)
+    return time
