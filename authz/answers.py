@@ -18,6 +18,7 @@ _IDENTITY = ("x-user-id", "x-user-roles", "x-user-session", "x-user-quota")
 _RPC = "x-user-rpc"
 _CREDENTIALS = (AUTHORIZATION, API_KEY)
 _UNAUTHENTICATED = 16
+_MOST_GIVEN = 1000
 
 # As Envoy's transcoder turns a code into an HTTP status.
 _HTTP_STATUS = {3: 400, 7: 403, 8: 429, 14: 503, 16: 401}
@@ -50,8 +51,26 @@ def granted_to(user: User, method: Method) -> external_auth_pb2.CheckResponse:
     return external_auth_pb2.CheckResponse(ok_response=ok)
 
 
-def denied(error: Error, *, grpc_client: bool) -> external_auth_pb2.CheckResponse:
-    """Answers as the client is to see it. For gRPC clients Envoy makes a status, the body its message."""
+class Denials:
+    """Answers to those who are not let in. Most were given before: a flood of bad tokens must cost little."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[type[Error], str, bool], external_auth_pb2.CheckResponse] = {}
+
+    def answer(self, error: Error, *, grpc_client: bool) -> external_auth_pb2.CheckResponse:
+        """Answers as the client is to see it. For gRPC clients Envoy makes a status, the body its message."""
+        if error.fields or error.preconditions:  # which are about what this client sent
+            return _denied(error, grpc_client=grpc_client)
+        kind = type(error), str(error), grpc_client
+        given = self._given.get(kind)
+        if given is None:
+            given = _denied(error, grpc_client=grpc_client)
+            if len(self._given) < _MOST_GIVEN:
+                self._given[kind] = given
+        return given
+
+
+def _denied(error: Error, *, grpc_client: bool) -> external_auth_pb2.CheckResponse:
     proto = status.to_proto(error)
     http_status = external_auth_pb2.HttpStatus(code=error.http_status or _HTTP_STATUS[error.code])
     answer = external_auth_pb2.DeniedHttpResponse(status=http_status)

@@ -6,7 +6,7 @@ import grpc
 import structlog
 from ext_authz import external_auth_pb2, external_auth_pb2_grpc
 
-from authz import answers
+from authz.answers import Denials, granted_to, granted_to_anybody
 from authz.api_keys import ApiKeys
 from authz.credentials import Request, credential, headers
 from authz.policy import Policy, require_person, require_role
@@ -29,6 +29,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
         self._tokens = tokens
         self._api_keys = api_keys
         self._requests = requests
+        self._denials = Denials()
 
     async def Check(self, request: external_auth_pb2.CheckRequest, context: Context) -> external_auth_pb2.CheckResponse:
         if peer_name(context) != EDGE:
@@ -38,11 +39,11 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):
             method = self._policy.terms(extensions["rpc"])
             user = await self._user(http, method) if method.access == "token" else None
             self._requests.require_strict(method, extensions.get("body"), http)
-            return answers.granted_to(user, method) if user else answers.granted_to_anybody(method)
+            return granted_to(user, method) if user else granted_to_anybody(method)
         except Error as error:
             _log.info("denied", rpc=extensions["rpc"], reason=error.reason)
             content_type = "".join(headers(http, "content-type")[:1])
-            return answers.denied(error, grpc_client=content_type.startswith("application/grpc"))
+            return self._denials.answer(error, grpc_client=content_type.startswith("application/grpc"))
 
     async def _user(self, http: Request, method: Method) -> User:
         """Returns who may call the RPC."""
