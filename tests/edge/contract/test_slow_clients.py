@@ -1,5 +1,6 @@
 """Clients that take or send nothing are let go of; slow ones are not. With the limits of the edge made short."""
 
+import asyncio
 import contextlib
 import http.client
 import socket
@@ -16,11 +17,63 @@ from google.protobuf.message import Message
 from services.runtime.contract import Method
 from tests.edge.contract.backend import Backend, serving
 from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, rendered, server_ports, started
+from tests.edge.contract.raw import CREDENTIAL
 from tests.waiting import wait_until
 
 DOWNLOAD = "/document.v1.DocumentService/DownloadDocument"
 EVENTS = "/payment.v1.PaymentService/StreamPayments"
-SHORT = {"int_value: 45000": "int_value: 2000", "stream_idle_timeout: 60s": "stream_idle_timeout: 3s"}
+SHORT = {
+    "listeners.yaml": {
+        "int_value: 45000": "int_value: 2000",
+        "stream_idle_timeout: 60s": "stream_idle_timeout: 3s",
+        "request_headers_timeout: 10s": "request_headers_timeout: 1s",
+        "idle_timeout: 45s": "idle_timeout: 4s",
+        "transport_socket_connect_timeout: 5s": "transport_socket_connect_timeout: 1s",
+    },
+    "routes.yaml": {"max_stream_duration: 6s": "max_stream_duration: 4s"},
+}
+USER = CREDENTIAL.decode()
+# How each begins, what it sends every 0.2 s, whether to the port of TLS, and the status that it gets if any.
+SLOW = {
+    "who says nothing": ("", "", False, None),
+    "who says nothing in TLS": ("", "", True, None),
+    "who shakes hands for ever": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "x", True, None),
+    "whose headers drip": ("GET / HTTP/1.1\r\nX: ", "x", False, 408),
+    "whose first line never comes": ("", "\r\n", False, 408),
+    "whose JSON drips": (
+        f"POST /api/v1/payments HTTP/1.1\r\nHost: x\r\n{USER}Content-Length: 999\r\n\r\n{{",
+        " ",
+        False,
+        408,
+    ),
+    "whose chunks drip": (
+        f"POST /api/v1/payments HTTP/1.1\r\nHost: x\r\n{USER}Transfer-Encoding: chunked\r\n\r\n",
+        "1\r\n \r\n",
+        False,
+        408,
+    ),
+    "whose trailers drip": (
+        f"POST /api/v1/payments HTTP/1.1\r\nHost: x\r\n{USER}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\nX: ",
+        "x",
+        False,
+        408,
+    ),
+    "who drips to the public": (
+        "POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{",
+        " ",
+        False,
+        408,
+    ),
+    "who drips where nothing is asked": (
+        f"GET /api/v1/accounts HTTP/1.1\r\nHost: x\r\n{USER}Content-Length: 999\r\n\r\n",
+        "x",
+        False,
+        408,
+    ),
+    "who drips where nothing is": ("POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n", "x", False, 404),
+    "who asks no more": (f"GET /api/v1/accounts HTTP/1.1\r\nHost: x\r\n{USER}\r\n", "", False, 200),
+}
+OF_EACH = 20
 
 
 class Stream:
@@ -45,12 +98,12 @@ def impatient(
     """An edge with short limits."""
     services, folder = server_ports(methods), tmp_path_factory.mktemp("impatient")
     edge = rendered(folder, certificates, services)
-    listeners = folder / "listeners.yaml"
-    text = listeners.read_text()
-    for usual, short in SHORT.items():
-        assert usual in text
-        text = text.replace(usual, short)
-    listeners.write_text(text)
+    for file, limits in SHORT.items():
+        text = (folder / file).read_text()
+        for usual, short in limits.items():
+            assert usual in text
+            text = text.replace(usual, short)
+        (folder / file).write_text(text)
     with serving(_backend, certificates, services), started(edge):
         wait_until(edge.is_ready, f"Envoy is not ready; see envoy.log in {folder}")
         yield edge
@@ -111,3 +164,66 @@ def test_who_stops_sending_is_told_so(impatient: Edge, path: str) -> None:
         assert answer.status == 408
         response = httpx.Response(408, headers=dict(answer.getheaders()), content=answer.read())
     assert reason_of(response) == "REQUEST_TIMEOUT"
+
+
+async def drip(port: int, begin: str, byte: str) -> bytes:
+    """Sends slowly until the edge closes the connection. Returns all that it said. Raises TimeoutError."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    said = b""
+    try:
+        writer.write(begin.encode("latin-1"))
+        async with asyncio.timeout(60):
+            while not reader.at_eof():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        said += await reader.read(65536)
+                writer.write(byte.encode())
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    return said
+
+
+async def serve(edge: Edge, over: asyncio.Event) -> list[int]:
+    """Asks for something again and again. Returns the statuses."""
+    statuses = []
+    async with httpx.AsyncClient(base_url=edge.url, timeout=30) as client:
+        while not over.is_set():
+            statuses.append((await client.get("/api/v1/accounts", headers=AUTHORIZED)).status_code)
+            await asyncio.sleep(0.05)
+    return statuses
+
+
+@pytest.fixture(scope="module")
+def said(impatient: Edge) -> Mapping[str, list[bytes]]:
+    """What the edge said to many of each kind, all at once, until it cut them off. Meanwhile it serves others."""
+
+    async def run() -> Mapping[str, list[bytes]]:
+        over = asyncio.Event()
+        good = asyncio.create_task(serve(impatient, over))
+        clients = {
+            name: asyncio.gather(
+                *(drip(impatient.tls_port if tls else impatient.port, begin, byte) for _ in range(OF_EACH))
+            )
+            for name, (begin, byte, tls, _) in SLOW.items()
+        }
+        try:
+            said = {name: await several for name, several in clients.items()}
+        finally:
+            over.set()
+            assert {*await good} == {200}
+        return said
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_who_is_slow_is_cut_off_and_others_are_served(said: Mapping[str, list[bytes]], name: str) -> None:
+    status = SLOW[name][-1]
+    assert len(said[name]) == OF_EACH
+    for one in said[name]:
+        assert one.startswith(b"" if status is None else b"HTTP/1.1 %d" % status)
+        assert bool(one) == (status is not None) or SLOW[name][2]  # TLS has words of its own for it
