@@ -113,3 +113,103 @@ QUERIES = (
     "x=" + "y" * 4000,
     "&".join(f"a{number}=1" for number in range(500)),
 )
+
+TEXTS = (
+    "\0",
+    "a\x00b",
+    "\x1b[2J\x1b]0;owned\x07",
+    "\x7f\x85\x9b",
+    "\uffff",
+    "x" * 900_000,
+    "\u202e" * 1000,
+    "e" + "\u0301" * 5000,
+    "🙂" * 5000,
+    "'; DROP TABLE users; --",
+    "${jndi:ldap://x}{{7*7}}%n%s",
+    "<script>alert(1)</script>",
+    "../../../../etc/passwd",
+    "\r\nSet-Cookie: a=b",
+)
+"""For any field that is text."""
+
+SEGMENTS = (
+    ".",
+    "..",
+    "~",
+    "-",
+    "x" * 4000,
+    "pay_1%00",
+    "pay_1%2F..",
+    "%ff",
+    "%c0%af",
+    "%0d%0aSet-Cookie:%20a=b",
+    "me%3Fx=1",
+    "{id}",
+    "1e9",
+    "\\",
+    "%",
+    "*",
+    "null",
+)
+"""For any segment of a path that is an id."""
+
+HEADERS: tuple[tuple[str, bytes], ...] = tuple(
+    (name, value)
+    for name in (
+        *("idempotency-key", "last-event-id", "content-digest", "range", "if-range", "if-none-match", "traceparent"),
+        *("grpc-timeout", "grpc-encoding", "te", "accept", "content-encoding", "x-request-id", "prefer"),
+    )
+    for value in (b"", b"\xff\xfe", b'"', b"-1", b"9" * 400, b"a,b;c=d")
+)
+"""That a service may read."""
+
+MULTIPART = "multipart/form-data; boundary=x"
+_PART = b'Content-Disposition: form-data; name="%s"'
+_KIND = _PART % b"kind" + b"\r\n\r\nPASSPORT\r\n"
+_FILE = _PART % b"file" + b'; filename="a.png"\r\n\r\n\x89PNG\r\n\x1a\n\r\n'
+
+
+def _form(*parts: bytes) -> bytes:
+    return b"".join(b"--x\r\n" + part for part in parts) + b"--x--\r\n"
+
+
+FORMS: dict[str, tuple[str, bytes]] = {
+    name: (content_type, body)
+    for name, content_type, body in (
+        ("nothing", MULTIPART, b""),
+        ("no boundary", "multipart/form-data", _form(_KIND, _FILE)),
+        ("an empty boundary", 'multipart/form-data; boundary=""', _form(_KIND, _FILE)),
+        ("a long boundary", "multipart/form-data; boundary=" + "x" * 4000, _form(_KIND, _FILE)),
+        ("two boundaries", "multipart/form-data; boundary=x; boundary=y", _form(_KIND, _FILE)),
+        ("a boundary with a null byte", 'multipart/form-data; boundary="x%00"', _form(_KIND, _FILE)),
+        ("another boundary", "multipart/form-data; boundary=y", _form(_KIND, _FILE)),
+        ("another multipart", "multipart/mixed; boundary=x", _form(_KIND, _FILE)),
+        ("JSON", "application/json", b'{"content": {"data": "AAAA"}}'),
+        ("a form", "application/x-www-form-urlencoded", b"kind=PASSPORT&file=x"),
+        ("no type", "", _form(_KIND, _FILE)),
+        ("rubbish", MULTIPART, b"\x00\xff" * 5000),
+        ("only the end", MULTIPART, b"--x--\r\n"),
+        ("no end", MULTIPART, _form(_KIND, _FILE)[:-6]),
+        ("only line feeds", MULTIPART, _form(_KIND, _FILE).replace(b"\r\n", b"\n")),
+        ("no kind", MULTIPART, _form(_FILE)),
+        ("no file", MULTIPART, _form(_KIND)),
+        ("two files", MULTIPART, _form(_KIND, _FILE, _FILE)),
+        ("two kinds", MULTIPART, _form(_KIND, _KIND, _FILE)),
+        ("a kind that is none", MULTIPART, _form(_KIND.replace(b"PASSPORT", b"VISA"), _FILE)),
+        ("a kind by number", MULTIPART, _form(_KIND.replace(b"PASSPORT", b"1"), _FILE)),
+        ("a kind that is no text", MULTIPART, _form(_KIND.replace(b"PASS", b"\xff\0"), _FILE)),
+        ("a long kind", MULTIPART, _form(_KIND.replace(b"PASS", b"P" * 90_000), _FILE)),
+        ("a third part", MULTIPART, _form(_KIND, _PART % b"ownerId" + b"\r\n\r\nusr_1\r\n", _FILE)),
+        ("a thousand parts", MULTIPART, _form(*[_KIND] * 1000)),
+        ("a name with a line break", MULTIPART, _form(_PART % b"ki\r\nnd" + b"\r\n\r\n\r\n")),
+        ("a name with a null byte", MULTIPART, _form(_KIND, _FILE.replace(b"a.png", b"a\0"))),
+        ("a part without a name", MULTIPART, _form(b"X: y\r\n\r\nz\r\n")),
+        ("a header without an end", MULTIPART, b"--x\r\nX: " + b"y" * 500_000),
+        ("a thousand headers", MULTIPART, _form(b"X: y\r\n" * 1000 + _KIND, _FILE)),
+        ("base64", MULTIPART, _form(_KIND, b"Content-Transfer-Encoding: base64\r\n" + _FILE)),
+        ("a form in a form", MULTIPART, _form(_KIND, _FILE + _form(_KIND, _FILE))),
+        ("an empty file", MULTIPART, _form(_KIND, _FILE.replace(b"\x89PNG\r\n\x1a\n", b""))),
+        ("a script", MULTIPART, _form(_KIND, _FILE.replace(b"\x89PNG\r\n\x1a\n", b"#!/bin/sh\n"))),
+    )
+}  # fmt: skip
+"""Forms that hold no document: their Content-Type and body."""
