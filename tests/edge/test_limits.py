@@ -12,7 +12,7 @@ import pytest
 
 from scripts.stack import lifecycle
 from scripts.stack.folder import run_folder
-from tests.edge.people import People
+from tests.edge.people import People, Person
 from tests.edge.stack import Stack
 
 LOG_INS_OF_AN_ADDRESS = 30
@@ -45,6 +45,11 @@ def reason(answer: httpx.Response) -> str:
     return str(answer.json()["details"][0]["reason"])
 
 
+def upload_nothing(person: Person) -> httpx.Response:
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    return person.client.post("/api/v1/documents/upload", content=b"--x--", headers=form)
+
+
 def flood(client: httpx.Client) -> httpx.Response:
     """Logs in until that is refused, by nobody's name, as fast as can be. Returns the refusal."""
     for _ in range(20 * LOG_INS_OF_AN_ADDRESS):
@@ -69,6 +74,18 @@ def test_others_do_not_notice_a_flood(strict: Stack) -> None:
         person = People(strict, clients).sign_up()
         assert person.client.get(f"/api/v1/users/{person.id}").is_success
         assert client.get("/.well-known/jwks.json").is_success  # of another class
+
+
+def test_each_user_has_limits_of_their_own(strict: Stack) -> None:
+    with ExitStack() as clients:
+        people = People(strict, clients)
+        one, other = people.sign_up(), people.sign_up()
+        while (answer := upload_nothing(one)).status_code != httpx.codes.TOO_MANY_REQUESTS:
+            assert answer.status_code == httpx.codes.BAD_REQUEST
+        assert reason(answer) == "RATE_LIMITED"
+        assert answer.headers["ratelimit"].startswith('"upload";r=0;')
+        assert upload_nothing(other).status_code == httpx.codes.BAD_REQUEST
+        assert one.client.get(f"/api/v1/users/{one.id}").is_success
 
 
 def test_an_account_is_guessed_at_a_few_times_wherever_from(strict: Stack) -> None:
