@@ -102,7 +102,7 @@ def _request(token: str, payee_id: str) -> bytes:
 def _apart(run, *args) -> Outcome:  # type: ignore[no-untyped-def]  # any of the two below
     """Runs it in a process of its own, which takes of the machine what clients do."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_run, (run, *args))  # type: ignore[no-any-return]
+        return pool.apply(_run, (run, *args))
 
 
 def _run(run, *args) -> Outcome:  # type: ignore[no-untyped-def]
