@@ -6,6 +6,7 @@ import pytest
 from tests.edge.contract.backend import USER, Backend, Call, headers_of
 from tests.edge.contract.edge import AUTHORIZED, Edge
 from tests.edge.contract.grpc_client import Channel
+from tests.edge.contract.http2 import DATA, END_HEADERS, Connection, frame, request
 
 PUBLIC = "/user.v1.SessionService/GetJwks"
 PROTECTED = "/payment.v1.AccountService/ListAccounts"
@@ -93,3 +94,63 @@ def test_a_token_in_the_query_counts_on_stream_paths_only(client: httpx.Client, 
     assert client.get(f"/api/v1/accounts?access_token={token}").status_code == 401
     assert client.get(f"/api/v1/accounts?access_token={token}", headers=AUTHORIZED).status_code == 400
     assert backend.calls == []
+
+
+LIES = [
+    *(("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "6.6.6.6, 127.0.0.1"), ("X-Forwarded-For", "::1")),
+    *(
+        ("x-forwarded-host", "6.6.6.6"),
+        ("x-forwarded-port", "6666"),
+        ("x-forwarded-proto", "6.6.6.6"),
+        ("via", "6.6.6.6"),
+    ),
+    *(("forwarded", "for=6.6.6.6;proto=https"), ("x-real-ip", "6.6.6.6"), ("x-forwarded-prefix", "/6.6.6.6")),
+    *(("x-forwarded-client-cert", "URI=spiffe://drawbridge/6.6.6.6"), ("x-envoy-external-address", "6.6.6.6")),
+    *(
+        ("x-envoy-original-path", "/6.6.6.6"),
+        ("x-envoy-original-method", "6.6.6.6"),
+        ("x-envoy-decorator-operation", "6.6.6.6"),
+    ),
+    *(("x-envoy-internal", "6.6.6.6"), ("x-envoy-force-trace", "6.6.6.6"), ("x-envoy-retry-on", "6.6.6.6")),
+    *(("x_forwarded_for", "6.6.6.6"), ("x-request-id", "6.6.6.6"), ("cookie", "6.6.6.6"), ("user-agent", "6.6.6.6")),
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+def test_where_a_request_came_from_is_not_for_its_client_to_say(
+    client: httpx.Client, backend: Backend, lie: tuple[str, str]
+) -> None:
+    assert client.get("/api/v1/accounts", headers=[*AUTHORIZED.items(), lie, lie]).status_code == 200
+    [call] = backend.calls
+    assert "6.6.6.6" not in str(call.metadata)
+    assert "6666" not in str(call.values("x-forwarded-port"))
+    assert call.values("x-forwarded-proto") == ["http"]
+    [address] = call.values("x-forwarded-for")
+    assert "," not in str(address) and address != "::1"
+    assert call.values("x-user-id") == [USER]
+
+
+@pytest.mark.parametrize(
+    "named", ["x-user-id", "x-user-rpc, x-user-id", "x-user-roles, close", "host", ":path", "te, x-user-id"]
+)
+def test_nothing_that_the_edge_says_is_taken_off_by_naming_it_in_connection(
+    edge: Edge, backend: Backend, named: str
+) -> None:
+    connection = {"connection": named, "x-user-id": "admin", "te": "trailers"}
+    response = httpx.get(f"{edge.url}/api/v1/accounts", headers=AUTHORIZED | connection)
+    assert response.status_code in {200, 400, 403}
+    for call in backend.calls:
+        assert identity(call) == {"x-user-rpc": [PROTECTED], "x-user-id": [USER], "x-user-roles": ["customer"]}
+    assert len(backend.calls) == (response.status_code == 200)
+
+
+def test_nobody_says_who_they_are_in_trailers(edge: Edge, backend: Backend) -> None:
+    post = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), (":path", PROTECTED)]
+    grpc = [*post, ("content-type", "application/grpc"), ("te", "trailers"), *AUTHORIZED.items()]
+    trailers = [("x-user-id", "admin"), ("x-user-roles", "admin"), ("authorization", "admin")]
+    with Connection(edge.port) as connection:
+        connection.send(request(1, grpc, END_HEADERS) + frame(DATA, 0, 1, bytes(5)) + request(1, trailers))
+        assert connection.status_of(1) == 200
+    [call] = backend.calls
+    assert identity(call) == {"x-user-rpc": [PROTECTED], "x-user-id": [USER], "x-user-roles": ["customer"]}
+    assert "admin" not in str(call.metadata)
