@@ -1,7 +1,8 @@
 """The native stack from the command line: python -m scripts.stack up|down|status|logs|deadletters|clean.
 
-EDGE_PORT (8080) and EDGE_TLS_PORT (8443) say where the edge listens, 0 being any free port; LIMITS (generous, production)
-how much a client may ask for; RUN_DIR (.run) is the folder of everything the stack writes; REPLAY (all, or ids) says which dead letters to replay rather than list.
+EDGE_PORT (8080) and EDGE_TLS_PORT (8443) say where the edge listens, 0 being any free port; LIMITS (generous,
+production) how much a client may ask for; RUN_DIR (.run) is the folder of everything the stack writes; REPLAY (all, or
+ids) says which dead letters to replay rather than list.
 """
 
 import sys

@@ -138,7 +138,7 @@ async def test_a_stream_ends_when_its_api_key_or_what_its_user_has_of_others_doe
         assert await browser.rest() == b""
 
     async def one_is_opened(**credential: str) -> bool:
-        watching = typed(house, payer, payment.id, **credential)
+        watching = typed(house, payer, payment.id, 0, **credential)
         try:
             return bool((await watching.read()).sequence)
         except grpc.aio.AioRpcError as error:

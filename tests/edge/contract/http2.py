@@ -66,7 +66,7 @@ class Connection:
         """Returns the status that a stream is answered with, or None if it is reset or the connection closed."""
         for kind, _, number, payload in self.frames():
             if number == stream and kind == HEADERS:
-                return int(dict(self._decoder.decode(payload))[":status"])
+                return int({str(name): str(value) for name, value in self._decoder.decode(payload)}[":status"])
             if kind == HEADERS:
                 self._decoder.decode(payload)
             if (number == stream and kind == RST_STREAM) or kind == GOAWAY:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from ext_authz import external_auth_pb2 as authz
 
-from authz import answers
+from authz.answers import Denials
 from authz.requests import Requests
 from services.runtime.contract import Binding, Method
 from services.runtime.errors import Error
@@ -44,6 +44,7 @@ class Strict(Backend):
     def __init__(self, contract: Path, methods: Mapping[str, Method]) -> None:
         super().__init__(contract, methods)
         self._requests = Requests(contract, methods)
+        self._denials = Denials()
 
     def _check(self, request: authz.CheckRequest, context: grpc.ServicerContext) -> authz.CheckResponse:
         granted = super()._check(request, context)
@@ -53,7 +54,7 @@ class Strict(Backend):
                 method = self.methods[asked.context_extensions["rpc"]]
                 self._requests.require_strict(method, asked.context_extensions.get("body"), asked.request.http)
         except Error as error:
-            return answers.denied(error, grpc_client=False)
+            return self._denials.answer(error, grpc_client=False)
         return granted
 
 
