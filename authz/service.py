@@ -14,7 +14,7 @@ from authz.requests import Requests
 from authz.tokens import Tokens, User
 from services.runtime.contract import EDGE, Method
 from services.runtime.errors import Error
-from services.runtime.interceptors import peer_name
+from services.runtime.peers import peer_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -16,40 +15,19 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 
-from services.runtime import caller, deadline, status, trace, writing
-from services.runtime.caller import Caller
+from services.runtime import caller, deadline, peers, status, trace, writing
 from services.runtime.contract import EDGE, Method
 from services.runtime.errors import (
     DeadlineExceeded,
     Error,
     FieldViolation,
     InvalidRequest,
-    PermissionDenied,
-    Unauthenticated,
 )
 from services.runtime.log import failure, in_band
 from services.runtime.validation import require_plain_text, require_valid
 from services.runtime.writing import WRITE_SECONDS, SlowReader
 
 _log = structlog.get_logger()
-
-
-class CallerNotAllowed(PermissionDenied):
-    """The peer's certificate is not one of the RPC's callers."""
-
-    message = "{peer} may not call {rpc}."
-
-
-class RpcNotGranted(PermissionDenied):
-    """The edge was granted another RPC than the one it calls, or none."""
-
-    message = "{rpc} was not granted to this request."
-
-
-class NotLoggedIn(Unauthenticated):
-    """The RPC needs a user, and the edge named none."""
-
-    message = "This needs an access token."
 
 
 class DeadlinePassed(DeadlineExceeded):
@@ -137,34 +115,8 @@ async def log(call: Call, proceed: Proceed) -> Message | None:
 
 async def identity(call: Call, proceed: Proceed) -> Message | None:
     """Lets only the RPC's callers in, the edge only for the RPC that authz granted, and sets the caller."""
-    caller.set_current(_caller(call.method, call.metadata, peer_name(call.context)))
+    caller.set_current(peers.admitted(call.method, call.metadata, peers.peer_name(call.context)))
     return await proceed(call)
-
-
-def _caller(method: Method, metadata: Mapping[str, Any], peer: str) -> Caller:
-    if peer not in method.callers:
-        raise CallerNotAllowed(peer=peer or "A stranger", rpc=method.rpc)
-    user_id = metadata.get("x-user-id", "")
-    if peer == EDGE:
-        if metadata.get("x-user-rpc") != method.rpc:
-            raise RpcNotGranted(rpc=method.rpc)
-        if method.access == "token" and not user_id:
-            raise NotLoggedIn
-    return Caller(
-        user_id,
-        _roles(metadata.get("x-user-roles", "")),
-        metadata.get("x-user-session", ""),
-        peer,
-        # What the edge saw is the last: it believes nothing that clients say of where they are.
-        metadata.get("x-forwarded-for", "").rpartition(",")[2].strip() if peer == EDGE else "",
-        metadata.get("x-request-id", ""),
-        method.rpc,
-    )
-
-
-@lru_cache(64)
-def _roles(text: str) -> frozenset[str]:
-    return frozenset(filter(None, text.split(",")))
 
 
 async def within_deadline(call: Call, proceed: Proceed) -> Message | None:
@@ -233,12 +185,6 @@ async def success(call: Call, proceed: Proceed) -> Message | None:
     if call.headers:
         await call.context.send_initial_metadata(tuple(call.headers))
     return answer
-
-
-def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Returns the name in the SPIFFE id of the peer's certificate (spiffe://drawbridge/<name>); empty without one."""
-    ids = list(context.auth_context().get("peer_spiffe_id", ()))
-    return ids[0].decode().removeprefix("spiffe://drawbridge/") if ids else ""
 
 
 class Interceptors(AsyncServerInterceptor):

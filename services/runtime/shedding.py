@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 
 from services.runtime.contract import EDGE
 from services.runtime.errors import Unavailable
-from services.runtime.interceptors import Call, Proceed, peer_name
+from services.runtime.interceptors import Call, Proceed
+from services.runtime.peers import peer_name
 
 CROWD = 256
 """Unary calls at once that are a queue: with a core and ten connections to Postgres, most of them only wait."""
