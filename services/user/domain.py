@@ -27,6 +27,8 @@ EARLIEST_BIRTH = date(1900, 1, 1)
 
 ACCESS_TOKEN_LIFETIME = timedelta(minutes=10)
 REFRESH_TOKEN_LIFETIME = timedelta(days=30)
+MOST_SESSIONS = 100
+"""Of a user: beyond them the oldest end, so that all can be ended at once."""
 
 KEY_AGE = timedelta(days=30)
 """How long a key signs before the next one takes over."""

@@ -14,6 +14,7 @@ from services.runtime.sweep import Sweep
 from services.user import events
 from services.user.domain import (
     KEY_NOTICE,
+    MOST_SESSIONS,
     Credentials,
     EmailAlreadyExists,
     InvalidCredentials,
@@ -57,6 +58,11 @@ _OPEN_SESSION = """
         SELECT $1, id, $3, $4, $5, $6 FROM holder WHERE state = 'ACTIVE' AND password_hash = $7
     )
     SELECT * FROM holder"""
+# What is locked is ended, or renewed, by somebody else: the next log-in sees what is left of it.
+_END_OLDEST = """
+    DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE id IN (
+        SELECT id FROM sessions WHERE user_id = $1 ORDER BY id DESC OFFSET $2 LIMIT $2
+    ) FOR UPDATE SKIP LOCKED) RETURNING id, user_id"""
 # Of two at once the second waits for the first, then finds another token than its own.
 _RENEW_SESSION = """
     UPDATE sessions SET refresh_sha256 = $3, family_sha256 = $6, expire_time = $5
@@ -151,10 +157,7 @@ class Users:
 
     async def get(self, user_id: str) -> User:
         """Returns a user. Raises UserNotFound."""
-        row = await self._database.fetchrow(_GET_USER, user_id)
-        if row is None:
-            raise UserNotFound(user_id=user_id)
-        return _user(row)
+        return (await self.credentials_of(user_id)).user
 
     async def get_all(self, user_ids: Sequence[str]) -> list[User]:
         """Returns those of the users that exist."""
@@ -191,12 +194,12 @@ class Sessions:
         self._outbox = outbox
 
     async def open(self, credentials: Credentials, token: RefreshToken, now: datetime, expires: datetime) -> User:
-        """Opens a session and returns its user, as they are then. Raises UserSuspended.
+        """Opens a session and returns its user, as they are then; their oldest ones end. Raises UserSuspended.
 
         Raises InvalidCredentials where the password was replaced meanwhile.
         """
         user_id, password_hash = credentials.user.id, credentials.password_hash
-        async with self._database.transaction() as connection:
+        async with self._outbox.transaction() as connection:
             row = await connection.fetchrow(
                 _OPEN_SESSION, token.session_id, user_id, token.sha256, token.family_sha256, now, expires, password_hash
             )
@@ -205,6 +208,7 @@ class Sessions:
             user = _user(row)
             if user.state is State.SUSPENDED:
                 raise UserSuspended
+            await tell_of_ends(self._outbox, connection, await connection.fetch(_END_OLDEST, user.id, MOST_SESSIONS))
             await audit.record(connection, f"sessions/{token.session_id}", user_id)
         return user
 

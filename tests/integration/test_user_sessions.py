@@ -233,12 +233,47 @@ async def test_whoever_logs_in_while_a_suspension_is_being_written_is_refused(ho
     assert reason(await refused(entering)) == "USER_SUSPENDED"
 
 
-async def test_a_user_with_very_many_sessions_can_be_suspended(house: House) -> None:
+async def _with_older_sessions(house: House, sessions: int) -> user_pb2.User:
+    """A user who has logged in that often."""
     user = await house.sign_up()
     await house.database.execute(
-        "INSERT INTO sessions SELECT $1 || number, $1, '', now(), now() FROM generate_series(1, 20000) AS number",
-        user.id,
+        "INSERT INTO sessions SELECT 'ses_0-' || $1 || lpad(number::text, 5, '0'), $1, '', now(), now() + '1 d'"
+        "FROM generate_series(1, $2) AS number",
+        *(user.id, sessions),
     )
+    return user
+
+
+async def test_whoever_logs_in_for_the_hundred_and_first_time_ends_the_first_session_and_is_told_of(
+    house: House,
+) -> None:
+    user, other = await _with_older_sessions(house, 98), await _with_older_sessions(house, 100)
+    for _ in range(2):
+        await house.log_in(user.email)
+    assert await house.ended(user) == []
+    newest = await house.log_in(user.email)
+    assert [event.session_id for event in await house.ended(user)] == [f"ses_0-{user.id}00001"]
+    assert await _sessions(house, user) == 100
+    await house.refresh(newest.refresh_token)
+    assert await _sessions(house, other) == 100
+
+
+async def test_who_logs_in_many_times_at_once_keeps_about_a_hundred_sessions(house: House) -> None:
+    user = await _with_older_sessions(house, 250)
+    came = await asyncio.gather(*(house.log_in(user.email) for _ in range(8)))
+    last = await house.log_in(user.email)
+    assert await _sessions(house, user) == 100
+    assert len({event.session_id for event in await house.ended(user)}) == len(await house.ended(user)) == 159
+    for session in (*came, last):
+        await house.refresh(session.refresh_token)
+
+
+async def _sessions(house: House, user: user_pb2.User) -> int:
+    return len(await house.database.fetch("SELECT FROM sessions WHERE user_id = $1", user.id))
+
+
+async def test_a_user_with_very_many_sessions_can_be_suspended(house: House) -> None:
+    user = await _with_older_sessions(house, 20000)
     await house.suspend(user)
     assert len(await house.ended(user)) == 20000
     await house.database.execute("DELETE FROM outbox WHERE subject LIKE 'session.%'")
