@@ -48,6 +48,13 @@ def test_other_addresses_accounts_and_what_else_is_counted_are_not() -> None:
     assert domain.account("Ada@Example.COM") == domain.account("ada@example.com")
 
 
+def test_an_account_is_the_same_in_upper_and_lower_case_and_another_with_what_only_looks_alike() -> None:
+    for key in (domain.account, domain.resets_of):
+        assert key("KATE@example.com") == key("kate@Example.com")
+        assert key("\N{KELVIN SIGN}ate@example.com") != key("kate@example.com")
+        assert key("\u00c4da@example.com") != key("\u00e4da@example.com")  # nor are they one to the database
+
+
 def test_a_code_has_50_bits_of_crockfords_base32_in_two_halves() -> None:
     assert code(b"key", RESET) == code(b"key", RESET)
     codes = {code(b"key", Reset(f"pwd_{number}", "usr_1", "", RESET.expire_time)) for number in range(500)}

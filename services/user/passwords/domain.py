@@ -88,17 +88,22 @@ class Reset:
 
 def account(email: str) -> bytes:
     """Returns what an account is counted under, whether or not there is one."""
-    return _sha256(f"account:{email.lower()}")
+    return _sha256(f"account:{_folded(email)}")
 
 
 def resets_of(email: str) -> bytes:
     """Returns what the resets of an account are counted under."""
-    return _sha256(f"resets:{email.lower()}")
+    return _sha256(f"resets:{_folded(email)}")
 
 
 def origin(address: str) -> bytes:
     """Returns what an IP address is counted under; "" is one, too."""
     return _sha256(f"address:{_network(address) if address else address}")
+
+
+def _folded(email: str) -> str:
+    """Returns an address in lower case, as the database has it: ASCII only, or the Kelvin sign would be a k."""
+    return email.encode().lower().decode()
 
 
 def code(secret: bytes, reset: Reset) -> str:
