@@ -16,8 +16,8 @@ RESETS_PER_WINDOW = 3
 """How many mails with codes a user gets in WINDOW."""
 
 RESET_LIFETIME = timedelta(minutes=15)
-CODES_PER_RESET = 5
-"""How often a code may be guessed at."""
+CODES_PER_RESET = 100
+"""How often a code may be guessed at. It has 50 bits: fewer would only help who wants to lock its owner out."""
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base32: 5 bits each."""
