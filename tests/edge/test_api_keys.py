@@ -125,6 +125,9 @@ def test_a_program_cannot_do_what_is_for_people(people: People) -> None:
         program.client.delete(f"{KEYS}/{key['id']}"),
         program.client.patch("/api/v1/users/me", json={"address": "1 Square"}),
         program.client.delete("/api/v1/sessions/current"),
+        program.client.post("/api/v1/webhooks", json={"url": "https://example.com/hook"}),
+        program.client.patch("/api/v1/webhooks/whk_1", json={"url": "https://example.com/hook"}),
+        program.client.post("/api/v1/webhooks/whk_1:rotateSecret", json={}),
     ):
         assert (attempt.status_code, reason_of(attempt)) == (403, "PERSON_REQUIRED")
     assert [one["id"] for one in program.client.get(KEYS).json()["apiKeys"]] == [key["id"]]

@@ -61,8 +61,10 @@ class House:
     def sessions_as(self, user_id: str = "", session_id: str = "") -> "user_pb2_grpc.SessionServiceAsyncStub":
         return user_pb2_grpc.SessionServiceStub(self.peers["edge"].user(user_id, x_user_session=session_id))
 
-    def keys_as(self, user_id: str = "", *roles: str) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
-        return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["edge"].user(user_id, *roles))
+    def keys_as(
+        self, user_id: str = "", *roles: str, session_id: str = ""
+    ) -> "api_key_pb2_grpc.ApiKeyServiceAsyncStub":
+        return api_key_pb2_grpc.ApiKeyServiceStub(self.peers["edge"].user(user_id, *roles, x_user_session=session_id))
 
     def passwords_as(self, user_id: str = "", session_id: str = "") -> "password_pb2_grpc.PasswordServiceAsyncStub":
         return password_pb2_grpc.PasswordServiceStub(self.peers["edge"].user(user_id, x_user_session=session_id))

@@ -37,7 +37,7 @@ class ApiKeyService(api_key_pb2_grpc.ApiKeyServiceServicer):
         roles = known_roles(request.roles or ("customer",))
         key = ApiKey(new_id("key"), who.user_id, display_name, roles, now, expire_time(_asked(request), now))
         secret = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
-        await self._keys.add(key, hashlib.sha256(secret.encode()).digest(), who.roles)
+        await self._keys.add(key, hashlib.sha256(secret.encode()).digest(), who.roles, who.session_id)
         return _key(key, secret)
 
     async def GetApiKey(self, request: api_key_pb2.GetApiKeyRequest, _: Context) -> api_key_pb2.ApiKey:

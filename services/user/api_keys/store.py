@@ -10,6 +10,7 @@ from services.runtime import audit
 from services.runtime.outbox import Outbox
 from services.runtime.paging import Page
 from services.runtime.postgres import Database
+from services.runtime.revocations import SessionEnded
 from services.runtime.sweep import Sweep
 from services.runtime.worker import repeat
 from services.user.api_keys.domain import API_KEYS_PER_USER, ApiKey, ApiKeyNotFound, TooManyApiKeys, require_held
@@ -21,6 +22,7 @@ _NOTE_SECONDS = 60.0
 
 # Who makes a key at the same time, suspends the owner or takes a role away waits for this, or is waited for.
 _OWNER = "SELECT roles, state FROM users WHERE id = $1 FOR NO KEY UPDATE"
+_SESSION = "SELECT id FROM sessions WHERE id = $1"
 _COUNT = "SELECT count(*) FROM api_keys WHERE user_id = $1 AND expire_time > $2"
 _ADD = """
     INSERT INTO api_keys (id, user_id, sha256, display_name, roles, create_time, expire_time)
@@ -53,10 +55,10 @@ class ApiKeys:
         """When keys were used last, where that is still to be noted."""
         self._used = asyncio.Event()
 
-    async def add(self, key: ApiKey, sha256: bytes, held: Collection[str]) -> None:
-        """Adds a new key for a caller who holds these roles.
+    async def add(self, key: ApiKey, sha256: bytes, held: Collection[str], session_id: str) -> None:
+        """Adds a new key for a caller who holds these roles in a session, or without one.
 
-        Raises UserNotFound, UserSuspended, RoleNotHeld or TooManyApiKeys.
+        Raises UserNotFound, UserSuspended, SessionEnded, RoleNotHeld or TooManyApiKeys.
         """
         async with self._database.transaction() as connection:
             owner = await connection.fetchrow(_OWNER, key.user_id)
@@ -64,6 +66,8 @@ class ApiKeys:
                 raise UserNotFound(user_id=key.user_id)
             if owner["state"] != State.ACTIVE.name:
                 raise UserSuspended
+            if session_id and not await connection.fetchval(_SESSION, session_id):  # not everybody may have heard yet
+                raise SessionEnded
             require_held(key.roles, frozenset(owner["roles"]).intersection(held))
             if await connection.fetchval(_COUNT, key.user_id, key.create_time) >= API_KEYS_PER_USER:
                 raise TooManyApiKeys(limit=API_KEYS_PER_USER)

@@ -54,6 +54,7 @@ _FORGET = "DELETE FROM attempts WHERE key = $1"
 
 _REPLACE = "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2 AND state = 'ACTIVE'"
 _END_SESSIONS = "DELETE FROM sessions WHERE user_id = $1 AND id <> $2 RETURNING id, user_id"
+_REVOKE_KEYS = "DELETE FROM api_keys WHERE user_id = $1 RETURNING id, user_id"
 
 # There is one for addresses that nobody has, too, so that nothing takes longer for those that somebody has.
 _REPLACE_RESET = """
@@ -125,7 +126,10 @@ class PasswordsOfUsers:
             await self._tell(connection, user.id, session_id)
 
     async def reset(self, reset: Reset, credentials: Credentials, password_hash: str) -> None:
-        """Does the same with all sessions, once, and forgets the failed log-ins. Raises InvalidResetCode."""
+        """Does the same with all sessions, once, revokes all API keys and forgets the failed log-ins.
+
+        Raises InvalidResetCode. Whoever knew the old password may have made themselves a key.
+        """
         async with self._outbox.transaction() as connection:
             taken = await connection.execute(_TAKE_RESET, reset.id)
             done = await connection.execute(_REPLACE, reset.user_id, credentials.password_hash, password_hash)
@@ -133,6 +137,10 @@ class PasswordsOfUsers:
                 raise InvalidResetCode
             await connection.execute(_FORGET, domain.account(reset.email))
             await self._tell(connection, reset.user_id, "")
+            revoked = await connection.fetch(_REVOKE_KEYS, reset.user_id)
+            await tell_of_ends(self._outbox, connection, revoked)
+            for key in revoked:
+                await audit.record(connection, f"apiKeys/{key['id']}", reset.user_id)
 
     async def ask(self, email: str) -> None:
         """Replaces the reset of whoever has the address, and tells them. Does as much where nobody has it."""
