@@ -41,7 +41,7 @@ class State(Enum):
 class Breaker:
     """Of one peer. It opens when the peer was away for some calls in a row, or for more than half of many.
 
-    That the peer was reached and refused what was asked is an answer like any other.
+    That the peer was reached and refused what was asked is an answer like any other, unless it has too much to do.
     """
 
     def __init__(self, peer: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,7 +90,7 @@ class Breaker:
         self._count(failures=0)
         if probe:
             _log.warning("breaker closed", peer=self._peer)
-            self._open_until, self._calls = None, 0
+            self._open_until, self._calls, self._failures = None, 0, 0
 
     def _failed(self, *, probe: bool) -> None:
         self._in_a_row += 1

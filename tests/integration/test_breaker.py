@@ -140,6 +140,25 @@ async def test_after_a_while_one_call_at_a_time_is_made() -> None:
     assert state(breaker) is State.CLOSED
 
 
+async def test_what_failed_before_it_was_open_does_not_count_when_it_is_closed_again() -> None:
+    clock, peer_is_back = Clock(), asyncio.Event()
+    breaker = Breaker("user", clock)
+
+    async def hang(seconds: float) -> None:
+        await peer_is_back.wait()
+        await late(seconds)
+
+    hanging = [asyncio.create_task(breaker.call(hang, 5)) for _ in range(2 * WINDOW_CALLS)]
+    await asyncio.sleep(0)
+    peer_is_back.set()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    clock.now += LONGEST_OPEN_SECONDS
+    for _ in range(WINDOW_CALLS + 1):
+        await breaker.call(well, 5)
+    await fails(breaker)
+    assert state(breaker) is State.CLOSED
+
+
 async def test_when_that_call_fails_it_stays_open_for_another_while() -> None:
     clock = Clock()
     breaker = await opened(clock)
