@@ -24,6 +24,10 @@ _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ON = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "config": {}}
+# Bytes of a request that are waited for, before anybody is asked who sends them: JSON's, and where there is to be no
+# body, so that authz can say so. (Of gRPC as many as the filter says.)
+_MOST_JSON = 256 * 1024
+_MOST_OF_NO_BODY = 1024
 # Of requests that no method is behind: what they cost is least.
 _NO_METHOD: RateClass = "read"
 _ANSWERED_HERE = {"envoy.filters.http.ext_authz": _OFF, "envoy.filters.http.grpc_json_transcoder": _OFF}
@@ -177,5 +181,24 @@ def _filters(method: Method, binding: Binding | None = None) -> Route:
     }
     unlimited = {"envoy.filters.http.body_size_limit": _OFF} if method.client_streaming else {}
     stream = method.client_streaming or method.server_streaming
-    admitted = {} if stream else {"envoy.filters.http.buffer": _ON, f"admission_{method.server}": _ON}
-    return {"envoy.filters.http.ext_authz": check, "envoy.filters.http.fault": unasked, **unlimited, **admitted}
+    admitted = {} if stream else {f"admission_{method.server}": _ON}
+    return {
+        "envoy.filters.http.ext_authz": check,
+        "envoy.filters.http.fault": unasked,
+        **unlimited,
+        **_waits(method, binding),
+        **admitted,
+    }
+
+
+def _waits(method: Method, binding: Binding | None) -> Route:
+    """Returns how much of a request is waited for before it goes on: all that there may be, or nothing of streams."""
+    if method.client_streaming or (binding is None and method.server_streaming):
+        return {}
+    if binding is None:
+        return {"envoy.filters.http.buffer": _ON}
+    limit = {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+        "buffer": {"max_request_bytes": _MOST_JSON if binding.body else _MOST_OF_NO_BODY},
+    }
+    return {"envoy.filters.http.buffer": limit}

@@ -152,7 +152,7 @@ def test_anything_else_is_refused_where_it_is_wrong(rpc: str, body: bytes, field
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("rpc", [CREATE_PAYMENT, CANCEL, UPDATE_USER, DELETE_DOCUMENT])
 def test_no_method_takes_what_is_hostile(rpc: str, body: bytes) -> None:
-    if len(body) <= 1024 * 1024:  # the edge shows no more
+    if len(body) <= 256 * 1024:  # the edge shows no more
         assert refused(rpc, body)
 
 

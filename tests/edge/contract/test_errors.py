@@ -17,7 +17,8 @@ from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running, serve
 from tests.edge.contract.grpc_client import Channel
 
 JSON = AUTHORIZED | {"content-type": "application/json"}
-LARGE = b'{"payeeId": "' + b"x" * 1_100_000 + b'"}'
+TOO_LARGE = "The request is too large: JSON may have 256 KiB, a message of gRPC 1 MiB, and GET and DELETE nothing."
+LARGE = b'{"payeeId": "' + b"x" * 256 * 1024 + b'"}'
 
 
 @pytest.mark.parametrize(
@@ -64,17 +65,32 @@ def test_nothing_is_parsed_for_strangers(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_json_body_over_a_mebibyte_is_too_large(edge: Edge, backend: Backend, chunked: bool) -> None:
+def test_a_json_body_over_a_quarter_of_a_mebibyte_is_too_large(edge: Edge, backend: Backend, chunked: bool) -> None:
     content = iter([LARGE]) if chunked else LARGE
     response = httpx.post(f"{edge.url}/api/v1/payments", content=content, headers=JSON)
     assert (response.status_code, reason_of(response)) == (413, "REQUEST_TOO_LARGE")
     assert backend.calls == []
 
 
-def test_a_json_body_under_a_mebibyte_is_not(client: httpx.Client, backend: Backend) -> None:
-    response = client.post("/api/v1/payments", content=b'{"payeeId": "' + b"x" * 1_040_000 + b'"}', headers=JSON)
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [("GET", "/api/v1/payments"), ("GET", "/api/v1/payments/events"), ("DELETE", "/api/v1/documents/d")],
+)
+def test_where_nothing_is_to_be_much_is_too_large_whoever_sends_it(client: httpx.Client, verb: str, path: str) -> None:
+    response = client.request(verb, path, content=b"x" * 2000)
+    assert (response.status_code, reason_of(response)) == (413, "REQUEST_TOO_LARGE")
+
+
+def test_a_message_of_grpc_may_have_more(channel: Channel, backend: Backend) -> None:
+    request = backend.message("payment.v1.CreatePaymentRequest", description="x" * 1_000_000)
+    channel.call("/payment.v1.PaymentService/CreatePayment", [*AUTHORIZED.items()], request)
+    assert [call.messages for call in backend.calls] == [[request]]
+
+
+def test_a_json_body_under_that_is_not(client: httpx.Client, backend: Backend) -> None:
+    response = client.post("/api/v1/payments", content=b'{"payeeId": "' + b"x" * 262_000 + b'"}', headers=JSON)
     assert response.status_code == 200
-    assert len(backend.calls[0].messages[0].payee_id) == 1_040_000  # type: ignore[attr-defined]
+    assert len(backend.calls[0].messages[0].payee_id) == 262_000  # type: ignore[attr-defined]
 
 
 def test_an_upload_may_be_larger(client: httpx.Client, backend: Backend) -> None:
@@ -130,7 +146,7 @@ def test_a_grpc_client_is_told_the_same_in_its_own_words(channel: Channel, backe
     with pytest.raises(grpc.RpcError) as refused:
         channel.call("/payment.v1.PaymentService/CreatePayment", [*AUTHORIZED.items()], request)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert refused.value.details() == "The request is too large: a message may have 1 MiB."
+    assert refused.value.details() == TOO_LARGE
 
 
 def test_an_error_of_a_service_passes_with_its_details(client: httpx.Client, backend: Backend) -> None:
