@@ -14,7 +14,7 @@ from services.runtime.contract import Method
 from services.runtime.errors import Error
 from services.runtime.revocations import SessionEnded
 
-_IDENTITY = ("x-user-id", "x-user-roles", "x-user-session", "x-user-quota")
+_IDENTITY = ("x-user-id", "x-user-roles", "x-user-session")
 _RPC = "x-user-rpc"
 _CREDENTIALS = (AUTHORIZATION, API_KEY)
 _UNAUTHENTICATED = 16
@@ -43,7 +43,7 @@ def granted_to_anybody(method: Method) -> external_auth_pb2.CheckResponse:
 
 def granted_to(user: User, method: Method) -> external_auth_pb2.CheckResponse:
     """Passes a request on as a user's, without the credential."""
-    values = (user.id, ",".join(sorted(user.roles)), user.session_id, user.quota)
+    values = (user.id, ",".join(sorted(user.roles)), user.session_id)
     headers = [_option(_RPC, method.rpc), *map(_option, _IDENTITY, values)]
     ok = external_auth_pb2.OkHttpResponse(headers=headers, headers_to_remove=_CREDENTIALS)
     if method.query_token:

@@ -61,11 +61,6 @@ class User:
     is_person: bool = True
     """Whether an access token says so, and not an API key."""
 
-    @property
-    def quota(self) -> str:
-        """What requests are counted by."""
-        return self.id if self.is_person else self.session_id
-
 
 class _Verified(NamedTuple):
     user: User

@@ -10,8 +10,8 @@ Limits = Mapping[RateClass, Mapping[Counted, int]]
 """Requests a minute."""
 
 _MINUTE = "60s"
-# What an entry of a descriptor is called: as Envoy calls an address, and as listeners.yaml calls users and API keys.
-_KEYS: Mapping[Counted, str] = {"address": "masked_remote_address", "user": "quota"}
+# What an entry of a descriptor is called: as Envoy calls an address, and as listeners.yaml calls users.
+_KEYS: Mapping[Counted, str] = {"address": "masked_remote_address", "user": "user"}
 
 
 class LimitsError(Exception):

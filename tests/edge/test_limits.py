@@ -76,7 +76,7 @@ def test_others_do_not_notice_a_flood(strict: Stack) -> None:
         assert client.get("/.well-known/jwks.json").is_success  # of another class
 
 
-def test_each_user_has_limits_of_their_own(strict: Stack) -> None:
+def test_each_user_has_limits_of_their_own_whatever_they_come_with(strict: Stack) -> None:
     with ExitStack() as clients:
         people = People(strict, clients)
         one, other = people.sign_up(), people.sign_up()
@@ -84,6 +84,8 @@ def test_each_user_has_limits_of_their_own(strict: Stack) -> None:
             assert answer.status_code == httpx.codes.BAD_REQUEST
         assert reason(answer) == "RATE_LIMITED"
         assert answer.headers["ratelimit"].startswith('"upload";r=0;')
+        key = one.client.post("/api/v1/apiKeys", json={"displayName": "another bucket"}).raise_for_status().json()["key"]
+        assert reason(upload_nothing(people.program(one, key))) == "RATE_LIMITED"
         assert upload_nothing(other).status_code == httpx.codes.BAD_REQUEST
         assert one.client.get(f"/api/v1/users/{one.id}").is_success
 

@@ -66,7 +66,6 @@ async def test_a_user_is_granted_the_rpc_with_all_that_backends_believe(edge: Ed
         "x-user-id": "usr_1",
         "x-user-roles": "admin,customer",
         "x-user-session": "ses_1",
-        "x-user-quota": "usr_1",
     }
     assert list(granted.headers_to_remove) == ["authorization", "x-api-key"]
 
@@ -80,7 +79,7 @@ async def test_anybody_is_granted_a_public_rpc_and_nothing_but_its_name(edge: Ed
     for headers in ((), (BEARER,), (("authorization", "Bearer rubbish"), ("authorization", "Basic x"))):
         granted = await edge.granted(CREATE_USER, *headers)
         assert headers_of(granted) == {"x-user-rpc": CREATE_USER}
-        removed = {"authorization", "x-api-key", "x-user-id", "x-user-roles", "x-user-session", "x-user-quota"}
+        removed = {"authorization", "x-api-key", "x-user-id", "x-user-roles", "x-user-session"}
         assert set(granted.headers_to_remove) == removed
 
 
@@ -188,14 +187,13 @@ async def test_only_the_edge_may_ask(port: int, certificates: Path) -> None:
     await payment.channel.close()
 
 
-async def test_a_program_is_granted_what_it_is_for_and_counted_by_itself(edge: Edge) -> None:
+async def test_a_program_is_granted_what_it_is_for_and_counted_as_its_owner(edge: Edge) -> None:
     granted = await edge.granted(GET_USER, ("x-api-key", KEY))
     assert headers_of(granted) == {
         "x-user-rpc": GET_USER,
         "x-user-id": "usr_1",
         "x-user-roles": "customer",
         "x-user-session": PROGRAM,
-        "x-user-quota": PROGRAM,
     }
     assert list(granted.headers_to_remove) == ["authorization", "x-api-key"]
 

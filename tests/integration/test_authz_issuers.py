@@ -115,7 +115,6 @@ async def test_users_of_both_issuers_get_in_as_what_they_are(issuers: Issuers) -
             "x-user-id": "usr_9",
             "x-user-roles": "customer",
             "x-user-session": "",
-            "x-user-quota": "usr_9",
         }
     assert await issuers.refused(theirs(), APPROVE) == "ROLE_REQUIRED"
     assert (await issuers.granted(theirs(groups=["staff", "admin"]), APPROVE))["x-user-roles"] == "officer"

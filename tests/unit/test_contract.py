@@ -41,6 +41,16 @@ def test_every_method_of_the_contract_can_be_called_by_somebody() -> None:
     assert all(method.callers for method in methods.values())
 
 
+def test_all_that_is_got_and_is_no_stream_is_counted_as_read() -> None:
+    got = [
+        method
+        for method in contract.load(DESCRIPTORS).values()
+        if {binding.verb for binding in method.bindings} == {"GET"} and not method.server_streaming
+    ]
+    assert len(got) > 10
+    assert {method.rate_class for method in got} == {"read"}
+
+
 def test_a_method_without_a_policy_does_not_build(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="has no"):
         contract.load(one_method(tmp_path, descriptor_pb2.MethodOptions()))

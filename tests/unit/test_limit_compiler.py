@@ -51,7 +51,7 @@ def test_operators_are_told_the_numbers_of_production() -> None:
 def test_each_user_has_a_bucket_of_their_own_for_each_class() -> None:
     descriptors = compile_descriptors(choose({"few": FEW}, "few"), "user")
     assert [one["entries"] for one in descriptors] == [
-        [{"key": "rate_class", "value": rate_class}, {"key": "quota"}] for rate_class in get_args(RateClass)
+        [{"key": "rate_class", "value": rate_class}, {"key": "user"}] for rate_class in get_args(RateClass)
     ]
     assert {tuple(one["token_bucket"].values()) for one in descriptors} == {(10, 10, "60s")}
 

@@ -113,7 +113,7 @@ class Backend(grpc.GenericRpcHandler):
         if method.access == "token" and not user:
             is_grpc = headers_of(request).get("content-type", "").startswith("application/grpc")
             return _denied("An access token is needed." if is_grpc else DENIAL)
-        identity = {"x-user-id": user, "x-user-roles": "customer", "x-user-quota": user} if user else {}
+        identity = {"x-user-id": user, "x-user-roles": "customer"} if user else {}
         return _granted(identity | {"x-user-rpc": method.rpc}, ["access_token"] if method.query_token else [])
 
 

@@ -47,7 +47,7 @@ async def held_and_asked(edge: Edge) -> list[int]:
             statuses.append((await good.get("/api/v1/accounts", headers=AUTHORIZED)).status_code)
             return edge.stat("http.edge.downstream_cx_total") > len(clients)
 
-        await eventually(all_came)
+        await eventually(all_came, seconds=30)
         while not held.done():
             statuses.append((await good.get("/api/v1/accounts", headers=AUTHORIZED)).status_code)
             await asyncio.sleep(0.02)
