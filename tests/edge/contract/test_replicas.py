@@ -1,6 +1,5 @@
 """A service at several addresses: one that cannot be reached costs no request."""
 
-import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +31,7 @@ def test_what_a_replica_that_is_down_does_not_take_another_does(
         with httpx.Client(base_url=edge.url, headers=AUTHORIZED) as client:
             answers = {client.get("/api/v1/accounts").status_code for _ in range(30)}
             wait_until(lambda: edge.stat(ejected) == 0, "the replicas are not tried again")
-        assert edge.stat(f"cluster.{service}.outlier_detection.ejections_enforced_total") == 2
+        assert edge.stat(f"cluster.{service}.outlier_detection.ejections_enforced_total") >= 2
     assert answers == {200}
 
 
@@ -44,20 +43,15 @@ def test_the_last_replica_is_always_tried(certificates: Path, methods: Mapping[s
         assert edge.stat("cluster.authz.upstream_cx_connect_fail") > 5  # with what is tried again
 
 
-def test_a_replica_that_only_refuses_is_passed_over_and_one_that_answers_in_between_is_not(
+def test_a_replica_is_not_passed_over_for_what_it_answers(
     methods: Mapping[str, Method], certificates: Path, tmp_path: Path
 ) -> None:
     services = server_ports(methods)
     good, bad = Backend(CONTRACT, methods), Backend(CONTRACT, methods)
     [other] = ports.free(1, but=[*services.values()])
-    ejections = "cluster.payment.outlier_detection.ejections_enforced_total"
-    busy = itertools.cycle([False, True, True, True])
 
     def refuse(context: grpc.ServicerContext) -> NoReturn:
-        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
-
-    def refuse_most(context: grpc.ServicerContext) -> list[Message]:
-        return refuse(context) if next(busy) else [good.message("payment.v1.ListAccountsResponse")]
+        context.abort(grpc.StatusCode.UNAVAILABLE, "compliance is away")
 
     with (
         serving(good, certificates, services),
@@ -67,15 +61,14 @@ def test_a_replica_that_only_refuses_is_passed_over_and_one_that_answers_in_betw
     ):
         edge.add_replicas("payment", other)
 
-        def is_ejected() -> bool:
+        def has_refused_much() -> bool:
             client.get("/api/v1/accounts")
-            return edge.stat(ejections) > 0
+            return len(bad.calls) >= 60
 
-        with bad.answering(LIST, refuse), good.answering(LIST, refuse_most):
-            wait_until(is_ejected, "it is not passed over")
-            assert {client.get("/api/v1/accounts").status_code for _ in range(20)} == {200, 503}
-        assert edge.stat(ejections) == 1
-        assert len(good.calls) > len(bad.calls) >= 50
+        with bad.answering(LIST, refuse):
+            wait_until(has_refused_much, "it is not asked")
+            assert client.get("/api/v1/payments").status_code == 200
+        assert edge.stat("cluster.payment.outlier_detection.ejections_enforced_total") == 0
 
 
 def test_a_call_that_a_server_drops_as_it_stops_is_made_again(backend: Backend, client: httpx.Client) -> None:
