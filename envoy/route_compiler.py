@@ -19,6 +19,8 @@ _VARIABLE = re.compile(r"\{\w+\}")
 # in the service would, whose error has no details. (The limit that Envoy tells the service is also its own.)
 _EDGE_GRACE = 0.5
 _GRPC_GRACE = 1.0
+# And until a stream is matched again by RPC: there is no body to come, and authz has five.
+_STREAM_BEGINS = 11.0
 _TYPE = "type.googleapis.com/"
 _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
@@ -87,7 +89,7 @@ def _rest_route(method: Method, binding: Binding) -> Route:
             **_path(binding.template),
             "headers": [{"name": ":method", "string_match": {"exact": binding.verb}}, _IS_REST],
         },
-        "route": {"cluster": method.server, **_whole(method)},
+        "route": {"cluster": method.server, **_whole(method, binding)},
         "metadata": _class(method.rate_class),
         "typed_per_filter_config": {"envoy.filters.http.grpc_web": _OFF, **_filters(method, binding)},
     }
@@ -110,11 +112,14 @@ def _wrong_method_routes(bindings: Collection[Binding]) -> Iterator[Route]:
         }
 
 
-def _whole(method: Method) -> Route:
+def _whole(method: Method, binding: Binding) -> Route:
     """Returns how long a request may take to arrive, at which it ends also while authz waits for its body."""
-    if method.client_streaming or method.server_streaming:
+    if method.client_streaming:
         return {}
-    return {"max_stream_duration": {"max_stream_duration": f"{method.deadline + _GRPC_GRACE:g}s"}}
+    if method.server_streaming and binding.body:
+        raise TemplateError(f"{binding.template}: a stream that takes a body cannot be told from one that waits for it")
+    seconds = _STREAM_BEGINS if method.server_streaming else method.deadline + _GRPC_GRACE
+    return {"max_stream_duration": {"max_stream_duration": f"{seconds:g}s"}}
 
 
 def _grpc_route(method: Method) -> Route:

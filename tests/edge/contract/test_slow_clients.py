@@ -24,13 +24,16 @@ DOWNLOAD = "/document.v1.DocumentService/DownloadDocument"
 EVENTS = "/payment.v1.PaymentService/StreamPayments"
 SHORT = {
     "listeners.yaml": {
-        "int_value: 45000": "int_value: 2000",
+        "int_value: 45000": "int_value: 5000",
         "stream_idle_timeout: 60s": "stream_idle_timeout: 3s",
         "request_headers_timeout: 10s": "request_headers_timeout: 1s",
         "idle_timeout: 45s": "idle_timeout: 4s",
         "transport_socket_connect_timeout: 5s": "transport_socket_connect_timeout: 1s",
     },
-    "routes.yaml": {"max_stream_duration: 6s": "max_stream_duration: 4s"},
+    "routes.yaml": {
+        "max_stream_duration: 6s": "max_stream_duration: 4s",
+        "max_stream_duration: 11s": "max_stream_duration: 4s",
+    },
 }
 USER = CREDENTIAL.decode()
 # How each begins, what it sends every 0.2 s, whether to the port of TLS, and the status that it gets if any.
@@ -66,6 +69,12 @@ SLOW = {
     ),
     "who drips where nothing is asked": (
         f"GET /api/v1/accounts HTTP/1.1\r\nHost: x\r\n{USER}Content-Length: 999\r\n\r\n",
+        "x",
+        False,
+        408,
+    ),
+    "who drips where a stream is": (
+        f"GET /api/v1/payments/events HTTP/1.1\r\nHost: x\r\n{USER}Content-Length: 999\r\n\r\n",
         "x",
         False,
         408,
