@@ -131,6 +131,6 @@ def test_it_lets_more_in_when_answers_are_fast(scene: Scene) -> None:
 
     def more() -> bool:
         assert scene.ask().status_code == 200
-        return limit() > 4 * LEAST
+        return limit() > 2 * LEAST
 
     wait_until(more, "it lets no more in than in the beginning")
