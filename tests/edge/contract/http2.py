@@ -73,6 +73,13 @@ class Connection:
                 return None
         return None
 
+    def is_refused(self, stream: int) -> bool:
+        """Reads until a stream is reset or the connection given up. Tells whether either is within the time."""
+        refused = any(
+            (number == stream and kind == RST_STREAM) or kind == GOAWAY for kind, _, number, _ in self.frames()
+        )
+        return refused or self.closed
+
     def is_ended(self) -> bool:
         """Reads until the edge has closed the connection. Tells whether it did within the time."""
         for _ in self.frames():

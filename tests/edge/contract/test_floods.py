@@ -31,6 +31,7 @@ from tests.edge.contract.http2 import (
     frame,
     request,
 )
+from tests.waiting import wait_until
 
 CANCEL = struct.pack(">I", 8)
 MIB = 1024 * 1024
@@ -156,6 +157,7 @@ def day(edge: Edge) -> Day:
         try:
             for flood in floods:
                 flood.result()
+            wait_until(lambda: len(day.answers) > 50, "nobody is answered any more")
             day.grown = edge.stat("server.memory_allocated") - before
         finally:
             over.set()
@@ -170,7 +172,6 @@ def test_who_floods_loses_the_connection(day: Day, flood: Callable[[], Flood]) -
 
 
 def test_others_notice_nothing(day: Day) -> None:
-    assert len(day.answers) > 50
     assert {answer.status_code for answer in day.answers} == {200}
     assert day.slowest < 10
 
@@ -191,6 +192,6 @@ def test_there_are_a_hundred_requests_on_a_connection_at_once(edge: Edge, backen
     try:
         with backend.answering("/payment.v1.AccountService/ListAccounts", wait), Connection(edge.port) as connection:
             connection.send(b"".join(request(stream) for stream in range(1, 203, 2)))
-            assert connection.status_of(201) is None  # is refused, or the connection is
+            assert connection.is_refused(201)
     finally:
         over.set()
