@@ -84,8 +84,8 @@ def test_each_user_has_limits_of_their_own_whatever_they_come_with(strict: Stack
             assert answer.status_code == httpx.codes.BAD_REQUEST
         assert reason(answer) == "RATE_LIMITED"
         assert answer.headers["ratelimit"].startswith('"upload";r=0;')
-        key = one.client.post("/api/v1/apiKeys", json={"displayName": "another bucket"}).raise_for_status().json()["key"]
-        assert reason(upload_nothing(people.program(one, key))) == "RATE_LIMITED"
+        made = one.client.post("/api/v1/apiKeys", json={"displayName": "another bucket"}).raise_for_status()
+        assert reason(upload_nothing(people.program(one, made.json()["key"]))) == "RATE_LIMITED"
         assert upload_nothing(other).status_code == httpx.codes.BAD_REQUEST
         assert one.client.get(f"/api/v1/users/{one.id}").is_success
 
