@@ -127,11 +127,11 @@ class Worker:
             started = time.monotonic()
             outcome = await self._attempt(delivery)
             seconds = time.monotonic() - started
-            await self._record(delivery, outcome)
             if target not in AT_ONCE_TO and (outcome.state == "PENDING" or seconds > SLOW_SECONDS):
                 self._narrow[target] = time.monotonic()
             else:
                 self._narrow.pop(target, None)
+            await self._record(delivery, outcome)
             told = {"error": outcome.error} if outcome.error else {}
             _log.info(
                 "delivery",
