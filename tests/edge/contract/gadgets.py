@@ -249,6 +249,7 @@ def _request_lines() -> Iterator[Gadget]:
             b"http://",
         ),
         *(b"http:///api/v1/accounts", path + b"\xe9", path + b"?x=\xe9", path + b"%5c", b"//"),
+        *(b"/..;" + path, b"/x/..;a=b" + path, b"/.;" + path, b"/%2e%2e;" + path, b"/x;" + path, path + b";x=1"),
     ):
         yield Gadget(f"target {target!r}", b"GET " + target + b" HTTP/1.1" + headers, _REFUSED)
     for verb in (
