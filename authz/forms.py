@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.runtime.contract import ContractError
 from services.runtime.errors import MOST_FIELDS, FieldViolation
@@ -17,8 +19,12 @@ _LONGEST_NAME = 64
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?")
 _NOT_PLAIN = re.compile(r"[^ -~]")
-_WRITTEN_AS_TEXT = ("google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask")
-"""The transcoder reads these strictly, where they are text."""
+_MASK = "google.protobuf.FieldMask"
+_WRITTEN_AS_TEXT: Mapping[str, tuple[type[Timestamp | Duration], str]] = {
+    "google.protobuf.Timestamp": (Timestamp, "a time as in 2026-01-31T12:00:00Z"),
+    "google.protobuf.Duration": (Duration, "a duration as in 1.5s"),
+}
+"""What reads them, and what they are called."""
 
 
 class Problems(list[FieldViolation]):
@@ -214,8 +220,10 @@ class Forms:
         if field.message_type is None:
             return _SCALARS[field.type]
         name = field.message_type.full_name
+        if name == _MASK:  # which the transcoder reads strictly, where it is text
+            return Value("text", _is_text, once=False)
         if name in _WRITTEN_AS_TEXT:
-            return Value("text", _is_text, once=name != "google.protobuf.FieldMask")
+            return _written_as_text(*_WRITTEN_AS_TEXT[name])
         if name.startswith("google.protobuf.") or field.message_type.GetOptions().map_entry:
             raise ContractError(f"{field.full_name}: {name} has no strict form (authz/forms.py)")
         return self.of(field.message_type)
@@ -228,6 +236,16 @@ def _enum(enum: EnumDescriptor) -> Value:
         return value in known.get(type(value), ())
 
     return Value("one of the contract's words", fits, lambda text: int(text) if _INTEGER.fullmatch(text) else text)
+
+
+def _written_as_text(kind: type[Timestamp | Duration], what: str) -> Value:
+    def fits(value: Any) -> bool:
+        try:
+            return _is_text(value) and kind().FromJsonString(value) is None
+        except ValueError:
+            return False
+
+    return Value(what, fits)
 
 
 def _is_text(value: Any) -> bool:
