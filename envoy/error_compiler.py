@@ -41,7 +41,9 @@ def _mappers(
     grpc = {
         "filter": _all([*conditions, *from_grpc_client]),
         "body_format_override": {"text_format_source": {"inline_string": message}},  # becomes grpc-message
-        "headers_to_add": _headers({"grpc-status": str(code if grpc_code is None else grpc_code)}),
+        "headers_to_add": _headers(
+            {"grpc-status": str(code if grpc_code is None else grpc_code), "x-request-id": "%UNIQUE_ID%"}
+        ),
     }
     rest = {
         "filter": _all(conditions),

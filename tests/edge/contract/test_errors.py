@@ -111,7 +111,7 @@ def test_headers_may_be_neither_too_large_nor_too_many(edge: Edge, headers: dict
         (b"NONSENSE", b"400"),
         (b"GET / HTTP/1.0\r\nHost: x", b"426"),
         (b"GET / HTTP/1.1", b"400"),
-        (b"GET /api/v1/users HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket", b"403"),
+        (b"GET /api/v1/users HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket", b"501"),
         (b"POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", b"400"),
     ],
 )
@@ -147,6 +147,16 @@ def test_a_grpc_client_is_told_the_same_in_its_own_words(channel: Channel, backe
         channel.call("/payment.v1.PaymentService/CreatePayment", [*AUTHORIZED.items()], request)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.value.details() == TOO_LARGE
+
+
+@pytest.mark.parametrize("path", ["/user.v1.UserService%2fGetUser", "/api/v1/accounts%00", "/api%5cv1", "/x#y"])
+def test_a_grpc_client_with_a_path_that_cannot_be_read_is_told_so(edge: Edge, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port)) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b"\r\ngrpc-status: 3\r\n" in answer
+    assert b"\r\ngrpc-message: This is not an HTTP request that can be read.\r\n" in answer
+    assert b"\r\nx-request-id: " in answer
 
 
 def test_an_error_of_a_service_passes_with_its_details(client: httpx.Client, backend: Backend) -> None:
