@@ -19,6 +19,7 @@ from services.user.domain import (
     text,
 )
 from services.user.keys import KeyRing
+from services.user.passwords.domain import account
 from services.user.passwords.hashing import Passwords
 from services.user.passwords.throttling import Throttle
 from services.user.refresh_tokens import RefreshToken
@@ -52,7 +53,7 @@ class Authentication:
         return self._tokens(user, token, now)
 
     async def _verified(self, email: str, password: str) -> Credentials:
-        async with self.throttle.attempt(email, caller.current().address):
+        async with self.throttle.attempt(account(email), caller.current().address):
             credentials = await self.users.credentials(email)
             stored = credentials.password_hash if credentials else None
             if not await self.passwords.matches(password, stored) or credentials is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from user.v1 import user_pb2, user_pb2_grpc
+from user.v1 import password_pb2, user_pb2, user_pb2_grpc
 
 from services.runtime.ids import new_id
 from services.user.passwords import domain
@@ -154,7 +154,7 @@ async def test_whoever_comes_while_the_last_free_attempt_is_checked_waits_for_wh
     throttle = Throttle(attempts, Slow(1, FREE_OF_ADDRESS))
 
     async def right() -> None:
-        async with throttle.attempt(email, "192.0.2.11"):
+        async with throttle.attempt(domain.account(email), "192.0.2.11"):
             await released.wait()
 
     async def counted() -> bool:
@@ -219,19 +219,54 @@ async def test_what_is_counted_is_kept_as_a_hash_only_and_swept_when_it_is_over(
 async def test_whoever_has_to_wait_costs_no_check_of_a_password(house: House) -> None:
     throttle, email = Throttle(Attempts(house.database), Slow(1, 3)), new_id("x")
     with pytest.raises(ValueError, match="wrong"):
-        async with throttle.attempt(email, "192.0.2.10"):
+        async with throttle.attempt(domain.account(email), "192.0.2.10"):
             raise ValueError("wrong")
     with pytest.raises(TooManyAttempts):
-        async with throttle.attempt(email, "192.0.2.10"):
+        async with throttle.attempt(domain.account(email), "192.0.2.10"):
             pytest.fail("somebody checked")
     assert await failures(house, domain.origin("192.0.2.10")) == 1
+
+
+async def test_an_address_is_not_charged_for_an_attempt_that_was_not_checked(house: House) -> None:
+    class Unaware(Attempts):
+        """Says once that nobody waits, as it may of a failure that another replica just counts."""
+
+        asked = 0
+
+        async def wait(self, account: bytes, origin: bytes, per_origin: int) -> float:
+            self.asked += 1
+            return 0.0 if self.asked == 1 else await super().wait(account, origin, per_origin)
+
+    email, address = new_id("x"), "192.0.2.12"
+    await Attempts(house.database).count_failure(domain.account(email), Slow(1).waits)
+    with pytest.raises(TooManyAttempts):
+        async with Throttle(Unaware(house.database), Slow(1, 3)).attempt(domain.account(email), address):
+            pytest.fail("somebody checked")
+    assert await failures(house, domain.origin(address)) == 0
+
+
+async def test_whoever_is_logged_in_changes_their_password_however_often_others_guess_at_it(house: House) -> None:
+    user = await house.sign_up()
+    await spent(house, user.email)
+    assert reason(await guess(house, user.email)) == "TOO_MANY_ATTEMPTS"
+    change = password_pb2.ChangePasswordRequest(current_password=PASSWORD, new_password=f"{PASSWORD}!")
+    await house.passwords_as(user.id).ChangePassword(change)
+
+
+async def test_whoever_is_logged_in_guesses_no_more_often_than_others_and_locks_nobody_out(house: House) -> None:
+    user = await house.sign_up()
+    change = password_pb2.ChangePasswordRequest(current_password="wrong", new_password=f"{PASSWORD}!")
+    for _ in range(FREE):
+        assert reason(await refused(house.passwords_as(user.id).ChangePassword(change))) == "WRONG_PASSWORD"
+    assert reason(await refused(house.passwords_as(user.id).ChangePassword(change))) == "TOO_MANY_ATTEMPTS"
+    await log_in(house, user.email, PASSWORD)
 
 
 async def test_an_attempt_that_is_cut_off_counts_and_holds_up_nobody(house: House) -> None:
     throttle, email, inside = Throttle(Attempts(house.database), Slow(3, 3)), new_id("x"), asyncio.Event()
 
     async def hang() -> None:
-        async with throttle.attempt(email, ""):
+        async with throttle.attempt(domain.account(email), "192.0.2.13"):
             inside.set()
             await asyncio.Event().wait()
 
@@ -240,6 +275,6 @@ async def test_an_attempt_that_is_cut_off_counts_and_holds_up_nobody(house: Hous
     hanging.cancel()
     await asyncio.gather(hanging, return_exceptions=True)
     assert await failures(house, domain.account(email)) == 1
-    async with throttle.attempt(email, ""):
+    async with throttle.attempt(domain.account(email), "192.0.2.13"):
         pass
     assert await failures(house, domain.account(email)) == 0

@@ -91,6 +91,11 @@ def account(email: str) -> bytes:
     return _sha256(f"account:{_folded(email)}")
 
 
+def changes_of(user_id: str) -> bytes:
+    """Returns what wrong current passwords of somebody who is logged in are counted under."""
+    return _sha256(f"changes:{user_id}")
+
+
 def resets_of(email: str) -> bytes:
     """Returns what the resets of an account are counted under."""
     return _sha256(f"resets:{_folded(email)}")

@@ -9,6 +9,7 @@ from user.v1 import password_pb2, password_pb2_grpc
 from services.runtime import caller
 from services.runtime.errors import FieldViolation, InvalidRequest
 from services.user.domain import text
+from services.user.passwords import domain
 from services.user.passwords.codes import Codes
 from services.user.passwords.domain import InvalidResetCode, WrongPassword
 from services.user.passwords.hashing import Passwords
@@ -34,7 +35,7 @@ class PasswordService(password_pb2_grpc.PasswordServiceServicer):
     async def ChangePassword(self, request: password_pb2.ChangePasswordRequest, _: Context) -> empty_pb2.Empty:
         who = caller.current()
         credentials = await self._users.credentials_of(who.user_id)
-        async with self._throttle.attempt(credentials.user.email, who.address):
+        async with self._throttle.attempt(domain.changes_of(who.user_id), who.address):
             if not await self._passwords.matches(request.current_password, credentials.password_hash):
                 raise WrongPassword
         _require_new(same=request.new_password == request.current_password)

@@ -26,9 +26,9 @@ class Throttle:
         """Accounts whose turn somebody has: what is counted of these may be a log-in that will succeed."""
 
     @asynccontextmanager
-    async def attempt(self, email: str, address: str) -> AsyncIterator[None]:
+    async def attempt(self, account: bytes, address: str) -> AsyncIterator[None]:
         """Lets somebody try a password: raising says that it is the wrong one. Raises TooManyAttempts."""
-        account, origin = domain.account(email), domain.origin(address)
+        origin = domain.origin(address)
         tried = account in self._trying
         wait = await self._attempts.wait(account, origin, self._per_address)
         if wait > 0 and not tried and account not in self._trying:
@@ -38,6 +38,7 @@ class Throttle:
             try:
                 await self._count(origin)
                 if not await self._attempts.count_failure(account, self._waits):
+                    await self._attempts.forgive(b"", origin)  # nothing was checked
                     raise TooManyAttempts(await self._attempts.wait(account, origin, self._per_address))
                 yield
                 await self._attempts.forgive(account, origin)
