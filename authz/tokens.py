@@ -112,7 +112,7 @@ class Tokens:
         """Raises SessionEnded. Tokens without a session end with what else their user had at a time."""
         if verified.user.session_id:
             self._revocations.require_open(verified.user.session_id)
-        elif verified.issued <= self._ended_at(verified.user.id):
+        elif verified.issued <= self._ended_at(verified.user.id) + LEEWAY_SECONDS:  # by the issuer's clock
             raise SessionEnded
 
     def _ended_at(self, user_id: str) -> float:

@@ -124,6 +124,16 @@ async def test_a_token_without_a_session_ends_with_what_its_user_had() -> None:
     await verifier.verify(without("sid"))
 
 
+async def test_a_token_ends_though_the_clock_of_its_issuer_is_ahead() -> None:
+    heard = Heard()
+    verifier = await tokens(heard=heard)
+    heard.end("usr_1", NOW - 4)
+    with pytest.raises(SessionEnded):
+        await verifier.verify(without("sid"))
+    heard.end("usr_1", NOW - 6)
+    await verifier.verify(without("sid"))
+
+
 async def test_nobody_gets_in_before_it_is_known_what_has_ended() -> None:
     heard = Heard()
     verifier = await tokens(heard=heard)
