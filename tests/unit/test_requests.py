@@ -226,6 +226,8 @@ def test_a_query_that_the_contract_describes_passes(rpc: str, query: str) -> Non
         (LIST_INVOICES, "state=77", "state", "must be one of"),
         (LIST_INVOICES, "state=OPEN&state=PAID", "state", "is given twice"),
         (LIST_AUDIT, "startTime=x", "startTime", "must be a time as in 2026-01-31T12:00:00Z"),
+        (LIST_AUDIT, "startTime=2026-01-01T00:00:00.1e999Z", "startTime", "must be a time"),
+        (LIST_AUDIT, "startTime=2026-13-01T00:00:00Z", "startTime", "must be a time"),
         (LIST_AUDIT, "endTime=2026-01-01", "endTime", "must be a time"),
         (LIST_AUDIT, "startTime.seconds=1", "startTime.seconds", "is not known"),
         (CREATE_PAYMENT, "payeeId=usr_9", "payeeId", "is not to be given here"),
