@@ -49,6 +49,8 @@ class RevocationsUnavailable(Unavailable):
 class _End(NamedTuple):
     heard: float
     """By the time of the loop."""
+    since: float
+    """When it was published, by the same."""
     event: bytes
 
 
@@ -58,7 +60,7 @@ class Revocations:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._wake = asyncio.Event()
-        bus.when_reconnected(self._wake.set)
+        bus.when_reconnected(self._reconnected)
         self._ended: dict[str, _End] = {}
         """By id, in the order in which they were heard of."""
         self._watchers: dict[str, set[Callable[[], None]]] = {}
@@ -66,6 +68,9 @@ class Revocations:
         self._stream_made: datetime | None = None
         self._read = 0
         """The sequence up to which the stream made then is read."""
+        self._connections = 0
+        self._is_read_on = False
+        """Whether the stream was read since NATS was away last."""
 
     async def run(self) -> None:
         """Hears of ends, for ever."""
@@ -83,8 +88,8 @@ class Revocations:
 
     @property
     def are_current(self) -> bool:
-        """Whether ends are heard right now."""
-        return self._bus.is_connected
+        """Whether ends are heard right now, and those that were missed are read."""
+        return self._bus.is_connected and self._is_read_on
 
     def require_open(self, session_id: str) -> None:
         """Raises SessionEnded. Tokens of an outside issuer have no session: their id is empty."""
@@ -115,10 +120,14 @@ class Revocations:
 
         return unwatch
 
-    def _hear(self, subject: str, event: bytes) -> None:
+    def _hear(self, subject: str, event: bytes, age: timedelta = timedelta(0)) -> None:
         subject_id = subject.removeprefix(f"{SESSION}.")
-        self._ended.pop(subject_id, None)  # so that the newest is the last
-        self._ended[subject_id] = _End(asyncio.get_running_loop().time(), event)
+        now = asyncio.get_running_loop().time()
+        known = self._ended.pop(subject_id, None)  # so that the newest is the last
+        if known is not None and known.event == event:  # heard live, or from the NATS before
+            self._ended[subject_id] = known._replace(heard=now)
+            return
+        self._ended[subject_id] = _End(now, now - age.total_seconds(), event)
         for ended in self._watchers.pop(subject_id, ()):
             ended()
         for heard in self._listeners:
@@ -128,12 +137,19 @@ class Revocations:
         end = self._ended.get(subject_id)
         if end is None or not subject_id.startswith(_MAY_GO_ON):
             return end is not None
-        return asyncio.get_running_loop().time() - end.heard < ANEW_SECONDS
+        return asyncio.get_running_loop().time() - end.since < ANEW_SECONDS
+
+    def _reconnected(self) -> None:
+        self._connections += 1
+        self._is_read_on = False
+        self._wake.set()
 
     async def _look(self) -> bool:
         self._forget()
         if not self._bus.is_connected:
+            self._is_read_on = False
             return False
+        connections = self._connections
         jetstream = await self._bus.stream(SESSION)
         try:
             stream = await jetstream.stream_info(SESSION)
@@ -146,6 +162,7 @@ class Revocations:
             if another and self._stream_made is not None:
                 await self._write_again([one for one in self._ended if one not in seen])
             self._stream_made = stream.created
+            self._is_read_on = connections == self._connections
         except (nats.errors.Error, TimeoutError) as error:
             self._bus.forget(SESSION)
             raise BusUnavailable from error
@@ -165,7 +182,7 @@ class Revocations:
             left = reader.num_pending or 0
             while left > 0:
                 for message in await subscription.fetch(min(left, _BATCH), timeout=_FETCH_SECONDS):
-                    self._hear(message.subject, message.data)
+                    self._hear(message.subject, message.data, datetime.now(UTC) - message.metadata.timestamp)
                     seen.add(message.subject.removeprefix(f"{SESSION}."))
                     self._read = message.metadata.sequence.stream
                     left = message.metadata.num_pending

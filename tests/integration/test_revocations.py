@@ -1,11 +1,10 @@
 """Ends of sessions on their way to everybody, through whatever becomes of NATS meanwhile."""
 
-import asyncio
 import gc
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ import pytest
 from scripts.stack import nats as servers
 from scripts.stack.folder import run_folder
 from services.runtime import revocations
-from services.runtime.bus import MESSAGE_ID, SESSION, Bus, open_bus
+from services.runtime.bus import SESSION, Bus, open_bus
 from services.runtime.ids import new_id
-from services.runtime.revocations import Revocations, RevocationsUnavailable, SessionEnded
+from services.runtime.revocations import RevocationsUnavailable
 from tests.integration.conftest import FreshDatabase
+from tests.integration.ends import end, following, has_ended, heard, heard_of
 from tests.integration.events.hearing import relaying
 from tests.integration.nats_server import Gate, Server
 from tests.integration.serving import identity, reason
@@ -54,43 +54,6 @@ async def bus(server: Server, certificates: Path) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def end(bus: Bus, session_id: str) -> None:
-    """Publishes the end of a session, as soon as NATS is there."""
-
-    async def published() -> bool:
-        await bus.publish(SESSION, f"{SESSION}.{session_id}", b"", {MESSAGE_ID: f"{SESSION}.{session_id}.1"})
-        return True
-
-    await eventually(published, 30)
-
-
-@asynccontextmanager
-async def following(bus: Bus) -> AsyncIterator[Revocations]:
-    """Somebody who hears of ends meanwhile."""
-    follower = Revocations(bus)
-    running = asyncio.create_task(follower.run())
-    try:
-        yield follower
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-
-async def has_ended(follower: Revocations, session_id: str) -> bool:
-    try:
-        follower.require_open(session_id)
-    except SessionEnded:
-        return True
-    return False
-
-
-async def heard(follower: Revocations, *session_ids: str) -> None:
-    """Waits until the sessions are known to have ended."""
-    for session_id in session_ids:
-        await eventually(partial(has_ended, follower, session_id), 20)
-
-
 @pytest.mark.parametrize("deaf", [False, True])
 async def test_an_end_is_known_whether_it_is_heard_or_only_read(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, deaf: bool
@@ -106,13 +69,6 @@ async def test_an_end_is_known_whether_it_is_heard_or_only_read(
         await heard(follower, ended)
         follower.require_open(still_open)
         follower.require_open("")
-
-
-async def heard_of(follower: Revocations, bus: Bus) -> None:
-    """Waits until the follower is under way."""
-    ready = new_id("ses")
-    await end(bus, ready)
-    await heard(follower, ready)
 
 
 async def test_whoever_starts_later_knows_what_ended_before(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,28 +205,6 @@ async def test_nothing_is_said_to_be_open_before_the_stream_was_read_and_then_na
         await follower.ready()
         server.start()
         await heard_of(follower, bus)
-
-
-async def test_an_api_key_and_a_user_may_go_on_after_a_while_and_what_ended_is_told(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(revocations, "ANEW_SECONDS", 3600.0)
-    told: list[str] = []
-    async with following(bus) as follower:
-        follower.listen(told.append)
-        key_id, user_id = new_id("key"), new_id("usr")
-        closed: list[str] = []
-        follower.watch(key_id, partial(closed.append, "stream"))
-        for one in (key_id, user_id):
-            await end(bus, one)
-        await heard(follower, key_id, user_id)
-        assert closed == ["stream"]
-        assert {key_id, user_id} <= set(told)
-        monkeypatch.setattr(revocations, "ANEW_SECONDS", 0.0)
-        for one in (key_id, user_id):
-            follower.require_open(one)
-            assert follower.event(one) is not None
-        assert follower.event(new_id("usr")) is None
 
 
 async def test_whoever_starts_while_nats_is_away_follows_as_soon_as_it_is_there(
