@@ -240,7 +240,7 @@ async def _end_session(outbox: Outbox, connection: Connection, query: str, *key:
     ended = await connection.fetchrow(query, *key)
     if ended is not None:
         await tell_of_ends(outbox, connection, [ended])
-        await audit.record(connection, f"sessions/{ended['id']}")
+        await audit.record(connection, f"sessions/{ended['id']}", ended["user_id"])
 
 
 async def tell_of_ends(outbox: Outbox, connection: Connection, ended: Iterable[asyncpg.Record]) -> None:

@@ -109,6 +109,7 @@ async def test_a_refresh_token_used_twice_is_told_of_and_one_that_is_unknown_is_
     for _ in range(2):
         assert reason(await refused(house.refresh(session.refresh_token))) == "INVALID_REFRESH_TOKEN"
     assert [event.session_id for event in await house.ended(user)] == [claims(session)["sid"]]
+    assert (await house.trail(f"sessions/{claims(session)['sid']}"))[-1] == (user.id, "RefreshSession")
 
 
 async def test_whoever_knows_only_the_session_cannot_end_it(house: House) -> None:
