@@ -52,7 +52,7 @@ class ApiKey:
     create_time: datetime
     expire_time: datetime
     last_use_time: datetime | None = None
-    """To the minute."""
+    """Not noted again within a minute."""
 
 
 def require_held(roles: Collection[str], held: Collection[str]) -> None:

@@ -19,6 +19,8 @@ from services.user.store import tell_of_ends
 
 _NOTE_SECONDS = 60.0
 """How soon a use is noted that could not be when it happened, without another one."""
+_NOTED_AGAIN = timedelta(minutes=1)
+"""How much later a use must be than the one that is noted."""
 
 # Who makes a key at the same time, suspends the owner or takes a role away waits for this, or is waited for.
 _OWNER = "SELECT roles, state FROM users WHERE id = $1 FOR NO KEY UPDATE"
@@ -42,7 +44,7 @@ _USED = """
     FROM unnest($1::text[], $2::timestamptz[]) AS used (id, time)
     WHERE api_keys.id = used.id AND api_keys.id IN (
         SELECT id FROM api_keys WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED
-    ) AND (last_use_time IS NULL OR last_use_time < used.time)"""
+    ) AND (last_use_time IS NULL OR last_use_time <= used.time - $3::interval)"""
 
 
 class ApiKeys:
@@ -106,9 +108,9 @@ class ApiKeys:
         That it was used is noted later, once a minute, so that nobody waits for it.
         """
         key = _key(await self._database.fetchrow(_RESOLVE, sha256))
-        minute = datetime.now(UTC).replace(second=0, microsecond=0)
-        if key.last_use_time is None or key.last_use_time < minute:
-            self._uses[key.id] = minute
+        now = datetime.now(UTC)
+        if key.last_use_time is None or now - key.last_use_time >= _NOTED_AGAIN:
+            self._uses[key.id] = now
             self._used.set()
         return key
 
@@ -119,7 +121,7 @@ class ApiKeys:
     async def _note(self) -> bool:
         noted = dict(self._uses)
         if noted:
-            await self._database.execute(_USED, list(noted), list(noted.values()))
+            await self._database.execute(_USED, list(noted), list(noted.values()), _NOTED_AGAIN)
             self._uses = {key_id: time for key_id, time in self._uses.items() if noted.get(key_id) != time}
         return False
 
