@@ -32,8 +32,7 @@ def log_in(password):
     raise ValueError(f"wrong: {password}")
 
 async def forget():
-    asyncio.get_running_loop().create_task(asyncio.to_thread(log_in, "correct horse battery"))
-    await asyncio.sleep(0.1)
+    await asyncio.wait([asyncio.get_running_loop().create_task(asyncio.to_thread(log_in, "correct horse battery"))])
     gc.collect()
 
 log.configure("user")
