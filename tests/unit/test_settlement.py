@@ -43,7 +43,7 @@ class FakePayments(Payments):
                 await self.going_on.wait()
             await asyncio.sleep(0)
             if payment_id in self.faults:
-                raise self.faults[payment_id]
+                raise self.faults[payment_id].with_traceback(None)  # or it would grow with each attempt, and so the log
             self.settled.append(payment_id)
         finally:
             self.under_way -= 1
