@@ -171,3 +171,25 @@ def test_only_a_stream_that_a_browser_opens_waits_for_a_replica() -> None:
     wait = {"header": {"key": "x-envoy-max-retries", "value": "25"}}
     assert wait in grpc_route(replace(GET, server_streaming=True, query_token=True))["request_headers_to_add"]
     assert wait not in grpc_route(GET)["request_headers_to_add"]
+
+
+def test_of_a_stream_everything_has_to_come_soon_though_it_may_last() -> None:
+    stream = replace(GET, server_streaming=True, deadline=3600.0)
+    [rest, _] = rest_routes(stream)
+    assert rest["route"]["max_stream_duration"] == {"max_stream_duration": "11s"}
+    assert grpc_route(stream)["route"]["max_stream_duration"]["max_stream_duration"] == "3601s"
+
+
+def test_a_stream_that_takes_a_body_has_no_route() -> None:
+    with pytest.raises(TemplateError, match="a stream that takes a body"):
+        compile_routes([replace(GET, server_streaming=True, bindings=(Binding("POST", "/api/v1/things:watch", "*"),))])
+
+
+def test_as_much_is_waited_for_as_there_may_be() -> None:
+    create = replace(GET, bindings=(Binding("POST", "/api/v1/things", "*"),))
+    stream = replace(GET, server_streaming=True)
+    limits = [
+        rest_routes(method)[0]["typed_per_filter_config"].get("envoy.filters.http.buffer", {}).get("buffer")
+        for method in (create, GET, stream, UPLOAD)
+    ]
+    assert limits == [{"max_request_bytes": 262144}, {"max_request_bytes": 1024}, {"max_request_bytes": 1024}, None]
