@@ -259,4 +259,4 @@ async def test_the_audit_trail_says_that_a_session_ended_because_a_refresh_token
     for _ in range(2):
         await refused(house.refresh(session.refresh_token))
     trail = await house.trail(f"sessions/{claims(session)['sid']}")
-    assert trail == [(user.id, "CreateSession"), ("", "RefreshSession")]
+    assert trail == [(user.id, "CreateSession"), (user.id, "RefreshSession")]
