@@ -83,7 +83,7 @@ def test_every_request_is_counted_by_the_address_of_its_client(limited: Edge, li
     assert response.status_code == 200
     [request] = limiter.requests
     assert all(
-        part in request for part in (b"drawbridge", b"rate_class", b"write", b"masked_remote_address", b"127.0.0.1/32")
+        part in request for part in (b"drawbridge", b"rate_class", b"read", b"masked_remote_address", b"127.0.0.1/32")
     )
     assert b"10.1.2.3" not in request
 
