@@ -26,9 +26,8 @@ _IS_GRPC = {"name": "content-type", "string_match": {"prefix": "application/grpc
 _IS_REST = {**_IS_GRPC, "invert_match": True, "treat_missing_header_as_empty": True}
 _OFF = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}
 _ON = {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "config": {}}
-# Bytes of a request that are waited for, before anybody is asked who sends them: JSON's, and where there is to be no
-# body, so that authz can say so. (Of gRPC as many as the filter says.)
-_MOST_JSON = 256 * 1024
+# Bytes of a request that are waited for where there is to be no body, so that authz can say so. (Else as many as the
+# filter says.)
 _MOST_OF_NO_BODY = 1024
 # Of requests that no method is behind: what they cost is least.
 _NO_METHOD: RateClass = "read"
@@ -200,10 +199,10 @@ def _waits(method: Method, binding: Binding | None) -> Route:
     """Returns how much of a request is waited for before it goes on: all that there may be, or nothing of streams."""
     if method.client_streaming or (binding is None and method.server_streaming):
         return {}
-    if binding is None:
+    if binding is None or binding.body:
         return {"envoy.filters.http.buffer": _ON}
     limit = {
         "@type": f"{_TYPE}envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-        "buffer": {"max_request_bytes": _MOST_JSON if binding.body else _MOST_OF_NO_BODY},
+        "buffer": {"max_request_bytes": _MOST_OF_NO_BODY},
     }
     return {"envoy.filters.http.buffer": limit}

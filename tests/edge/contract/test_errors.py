@@ -17,7 +17,8 @@ from tests.edge.contract.edge import AUTHORIZED, Edge, reason_of, running, serve
 from tests.edge.contract.grpc_client import Channel
 
 JSON = AUTHORIZED | {"content-type": "application/json"}
-TOO_LARGE = "The request is too large: JSON may have 256 KiB, a message of gRPC 1 MiB, and GET and DELETE nothing."
+_TEXT = {"CreatePayment": "description", "WatchPayment": "payment_id"}
+TOO_LARGE = "The request is too large: a message may have 256 KiB, and GET and DELETE nothing."
 LARGE = b'{"payeeId": "' + b"x" * 256 * 1024 + b'"}'
 
 
@@ -81,9 +82,19 @@ def test_where_nothing_is_to_be_much_is_too_large_whoever_sends_it(client: httpx
     assert (response.status_code, reason_of(response)) == (413, "REQUEST_TOO_LARGE")
 
 
-def test_a_message_of_grpc_may_have_more(channel: Channel, backend: Backend) -> None:
-    request = backend.message("payment.v1.CreatePaymentRequest", description="x" * 1_000_000)
-    channel.call("/payment.v1.PaymentService/CreatePayment", [*AUTHORIZED.items()], request)
+@pytest.mark.parametrize("rpc", ["CreatePayment", "WatchPayment"])
+def test_so_is_a_message_of_grpc(channel: Channel, backend: Backend, rpc: str) -> None:
+    request = backend.message(f"payment.v1.{rpc}Request", **{_TEXT[rpc]: "x" * 300_000})
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.call(f"/payment.v1.PaymentService/{rpc}", [*AUTHORIZED.items()], request)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert all(call.messages != [request] for call in backend.calls)
+
+
+@pytest.mark.parametrize("rpc", ["CreatePayment", "WatchPayment"])
+def test_and_under_that_it_is_not(channel: Channel, backend: Backend, rpc: str) -> None:
+    request = backend.message(f"payment.v1.{rpc}Request", **{_TEXT[rpc]: "x" * 262_000})
+    channel.call(f"/payment.v1.PaymentService/{rpc}", [*AUTHORIZED.items()], request)
     assert [call.messages for call in backend.calls] == [[request]]
 
 
