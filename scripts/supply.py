@@ -54,7 +54,7 @@ def audit() -> int:
     try:
         found = list(problems(map(_report, _LOCKS)))
     except NothingAsked:
-        print("Nothing was judged: PyPI's advisories (pypi.org/pypi/<name>/<version>/json) cannot be had from here.")
+        print("Nothing was judged: PyPI's advisories cannot be had from here.")
         return NO_VERDICT
     print("\n".join(found) or "No version in the locks has a known vulnerability.")
     return 1 if found else 0
