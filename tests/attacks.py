@@ -13,29 +13,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.issuer import ANOTHER, AUDIENCE, CLAIMS, HEADER, NOW, PRIVATE, base64url, jwk, sign, token, without
+from tests.claims import NO_TEXTS, wrong_claims
+from tests.issuer import ANOTHER, CLAIMS, HEADER, NOW, PRIVATE, base64url, jwk, sign, token
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_NO_TEXTS = {"a number": 1, "null": None, "true": True, "a list": ["usr_1"], "an object": {"a": "usr_1"}}
-_NO_TIMES: dict[str, Any] = {
-    "a text": str(int(NOW) + 600),
-    "true": True,
-    "false": False,
-    "null": None,
-    "a list": [int(NOW) + 600],
-    "an object": {},
-    "negative": -1,
-    "a negative float": -0.5,
-    "beyond the year 9999": 253_402_300_800,
-    "beyond what a float holds": 10**400,
-    "the largest float": 1.7e308,
-}
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 
 
 def attacks() -> dict[str, str]:
     """Returns the tokens by what is wrong with them. Each is different."""
-    found = [*_forms(), *_signatures(), *_algorithms(), *_headers(), *_json(), *_names(), *_times(), *_audiences()]
+    found = [*_forms(), *_signatures(), *_algorithms(), *_headers(), *_json(), *wrong_claims()]
     by_name = dict(found)
     assert len(by_name) == len(found)
     return by_name
@@ -47,10 +34,6 @@ def _raw(header: str, claims: dict[str, Any] | None = None, private: ec.Elliptic
 
 def _parts() -> list[str]:
     return token(jti="parts").split(".")
-
-
-def _with(claim: str, value: object) -> str:
-    return token(None, PRIVATE, **{claim: value})
 
 
 def _forms() -> Iterator[tuple[str, str]]:
@@ -154,7 +137,7 @@ def _algorithms() -> Iterator[tuple[str, str]]:
         "dir",
     ):
         yield f"alg {algorithm!r} over ES256", token({"alg": algorithm})
-    for name, value in _NO_TEXTS.items():
+    for name, value in NO_TEXTS.items():
         yield f"alg {name}", token({"alg": value})
     yield "no alg", _raw('{"typ":"at+jwt","kid":"k1"}')
 
@@ -208,7 +191,7 @@ def _headers() -> Iterator[tuple[str, str]]:
     yield "jwk and no kid", sign(json.dumps({"alg": "ES256", "typ": "at+jwt", "jwk": own}), json.dumps(CLAIMS), ANOTHER)
     for typ in ("JWT", "jwt", "id+jwt", "dpop+jwt", "logout+jwt", "secevent+jwt", "", "at+jwt ", "application/jwt"):
         yield f"typ {typ!r}", token({"typ": typ})
-    for name, value in _NO_TEXTS.items():
+    for name, value in NO_TEXTS.items():
         yield f"typ {name}", token({"typ": value})
         yield f"kid {name}", token({"kid": value})
     yield "no typ", _raw('{"alg":"ES256","kid":"k1"}')
@@ -256,73 +239,4 @@ def _json() -> Iterator[tuple[str, str]]:
         "exp NaN": sign(header, json.dumps({**CLAIMS, "exp": float("nan")})),
         "exp Infinity": sign(header, json.dumps({**CLAIMS, "exp": float("inf")})),
         "NaN in a claim that nobody reads": sign(header, json.dumps({**CLAIMS, "a": float("nan")})),
-    }.items()
-
-
-def _names() -> Iterator[tuple[str, str]]:
-    """Claims that say who it is and are no names."""
-    for claim in ("sub", "jti", "client_id", "sid"):
-        for name, value in _NO_TEXTS.items():
-            yield f"{claim} {name}", _with(claim, value)
-        yield f"{claim} empty", _with(claim, "")
-        yield f"{claim} blank", _with(claim, " ")
-        yield f"{claim} with a line break", _with(claim, "usr_1\r\nx-user-roles: admin")
-        yield f"{claim} with a NUL", _with(claim, "usr_1\0")
-        yield f"{claim} not ASCII", _with(claim, "usr_\u0661")
-        yield f"{claim} with a lone surrogate", _with(claim, "usr_\ud800")
-        yield f"{claim} too long", _with(claim, "u" * 256)
-        yield f"{claim} that is two", _with(claim, "usr_1,usr_2")
-    for claim in ("iss", "aud", "sub", "jti", "iat", "exp"):
-        yield f"no {claim}", without(claim)
-    yield "roles a text", token(roles="admin")
-    yield "roles null", token(roles=None)
-    yield "roles an object", token(roles={"admin": True})
-    yield "a role that is two", token(roles=["customer,admin"])
-    yield "a role that is a list", token(roles=[["admin"]])
-    yield "a role that is a number", token(roles=["customer", 1])
-    yield "a role that is empty", token(roles=["customer", ""])
-    yield "a role with a line break", token(roles=["customer\nadmin"])
-
-
-def _times() -> Iterator[tuple[str, str]]:
-    """Claims that say when, at their edges."""
-    for claim in ("exp", "iat", "nbf"):
-        for name, value in _NO_TIMES.items():
-            yield f"{claim} {name}", _with(claim, value)
-    yield from {
-        "expired": token(iat=NOW - 700, exp=NOW - 60),
-        "expired in 1970": token(iat=0, exp=1),
-        "exp zero": token(exp=0),
-        "exp before iat": token(iat=int(NOW), exp=int(NOW) - 1),
-        "exp at iat": token(iat=int(NOW), exp=int(NOW)),
-        "exp before nbf": token(nbf=int(NOW) + 2, exp=int(NOW) + 1),
-        "issued in a minute": token(iat=NOW + 60),
-        "issued next year": token(iat=NOW + 365 * 86400, exp=NOW + 366 * 86400),
-        "valid in a minute": token(nbf=NOW + 60),
-        "valid for a year": token(exp=NOW + 365 * 86400),
-        "valid until the year 9999": token(exp=253_402_300_799),
-        "milliseconds for seconds": token(iat=int(NOW * 1000), exp=int(NOW * 1000) + 600_000),
-        "issued two hours ago": token(iat=NOW - 7200, exp=NOW + 600),
-    }.items()
-
-
-def _audiences() -> Iterator[tuple[str, str]]:
-    """Tokens from or for somebody else."""
-    issuer = str(CLAIMS["iss"])
-    for other in (issuer + "/", issuer.upper(), issuer.replace("s:", ":"), issuer + ".evil.example", "", " " + issuer):
-        yield f"from {other!r}", token(iss=other)
-    for name, value in {**_NO_TEXTS, "a list": [issuer], "an object": {"a": issuer}}.items():
-        yield f"iss {name}", token(iss=value)
-    for audience in ("another", "", AUDIENCE.upper(), AUDIENCE + " ", " " + AUDIENCE, f"{AUDIENCE},another", "*"):
-        yield f"for {audience!r}", token(aud=audience)
-    yield from {
-        "for nobody": token(aud=[]),
-        "for null": token(aud=None),
-        "for a number": token(aud=1),
-        "for true": token(aud=True),
-        "for an object": token(aud={AUDIENCE: True}),
-        "for parts of the audience": token(aud=["draw", "bridge"]),
-        "for a list in a list": token(aud=[[AUDIENCE]]),
-        "for the audience and a number": token(aud=[AUDIENCE, 1]),
-        "for the audience and null": token(aud=[AUDIENCE, None]),
     }.items()
